@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pure part of Sluice: no kernel, no unsafe code, no allocation of its own.
+//!
+//! The same files are compiled into the module and, by cargo, for tests.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod addr;
+pub mod net;
+pub mod platform;

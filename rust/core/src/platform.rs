@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a slice needs from the machine beneath it.
+//!
+//! The module implements these traits over VFIO, the DMA API and the NIC's registers; the tests
+//! implement them over a simulated guest memory and a simulated NIC. All methods run in the
+//! worker's or the VMM's thread, with the slice's lock held, and may sleep unless they say
+//! otherwise.
+
+use core::ops::DerefMut;
+
+use crate::addr::{
+    BusPage,
+    GuestPage, //
+};
+use crate::net::MacAddr;
+
+/// What the NIC may do with a pinned page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// The NIC reads the page (transmit).
+    Read,
+    /// The NIC writes the page (receive); the CPU may read and write it (rings).
+    Write,
+}
+
+/// Why a page could not be pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinError {
+    /// The VMM has mapped no memory there, or it is not memory (MMIO, interrupt window).
+    NotMapped,
+    /// The VMM's mapping does not permit the access (read-only memory).
+    Denied,
+    /// The VMM's limit on locked memory is reached.
+    MemlockLimit,
+    /// The host is out of memory or the NIC cannot reach the page.
+    NoMemory,
+}
+
+/// A guest page that is pinned and mapped for the NIC. Not `Clone`: it goes back through
+/// [`Pinner::unpin`] exactly once.
+///
+/// The guest can read and write the page at any time. Loads are therefore volatile copies; two
+/// loads of one place may differ (invariant 4).
+pub trait PinnedPage {
+    /// Where the NIC finds the page.
+    fn bus(&self) -> BusPage;
+    /// Copies 16 bytes at `offset` (a multiple of 16; reduced modulo the page size), as two
+    /// little-endian words. Each word is loaded once.
+    fn load_desc(&self, offset: u16) -> [u64; 2];
+    /// Stores 16 bytes at `offset` (a multiple of 16); the second word, which carries the "done"
+    /// bit, becomes visible last.
+    fn store_desc(&self, offset: u16, words: [u64; 2]);
+    /// Stores a 32-bit little-endian word at `offset` (a multiple of 4) after all earlier stores.
+    fn store_u32(&self, offset: u16, value: u32);
+    /// Copies `bytes` into the page at `offset`. Bytes past the end of the page are dropped.
+    fn copy_in(&self, offset: u16, bytes: &[u8]);
+    /// Copies out of the page at `offset` into `bytes`. Bytes past the end of the page are left.
+    fn copy_out(&self, offset: u16, bytes: &mut [u8]);
+}
+
+/// Pins guest pages for the slice.
+pub trait Pinner {
+    /// A pinned page.
+    type Page: PinnedPage;
+    /// Pins `page`, charges it to the VMM and maps it for the NIC. Sleeps.
+    fn pin(&mut self, page: GuestPage, access: Access) -> Result<Self::Page, PinError>;
+    /// Unmaps and unpins. The caller has seen to invariant 3.
+    fn unpin(&mut self, page: Self::Page);
+}
+
+/// Why the hardware did not do as told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HwError {
+    /// A queue did not report the state asked for within its bound.
+    Timeout,
+    /// The device does not answer (reads are all ones).
+    Gone,
+}
+
+/// How the NIC fills receive buffers (82576 datasheet 8.10.2, SRRCTL).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RxLayout {
+    /// Bytes in each packet buffer: a multiple of 1024, 1024 to 16384.
+    pub packet_bytes: u16,
+    /// Bytes in each header buffer: a multiple of 64, or 0 for one buffer per descriptor.
+    pub header_bytes: u16,
+}
+
+/// A queue of the NIC with its host-owned (shadow) ring: coherent memory that only the host
+/// writes (invariant 1).
+pub trait HwQueue {
+    /// Descriptors in the shadow ring: a power of two, fixed for the queue's life.
+    fn len(&self) -> u16;
+    /// Writes descriptor `index` (reduced modulo [`Self::len`]).
+    fn write(&mut self, index: u16, words: [u64; 2]);
+    /// Reads descriptor `index` (reduced modulo [`Self::len`]) as the NIC left it. Loads the second
+    /// word, which carries the "done" bit, before the first.
+    fn read(&self, index: u16) -> [u64; 2];
+    /// Tells the NIC that descriptors up to, not including, `tail` are valid. Orders earlier
+    /// [`Self::write`]s before it.
+    fn doorbell(&mut self, tail: u16);
+    /// Clears the ring, head and tail, and enables the queue. Bounded.
+    fn start(&mut self, layout: RxLayout) -> Result<(), HwError>;
+    /// Disables the queue and waits until the NIC touches neither ring nor buffers. Bounded. On
+    /// an error nothing may be assumed to be at rest.
+    fn stop(&mut self) -> Result<(), HwError>;
+}
+
+/// The pool's filters and the port's state.
+pub trait Port {
+    /// Whether the link is up, and its speed in Mb/s.
+    fn link(&self) -> Option<u16>;
+    /// Replaces the pool's unicast filter. `EEXIST`-like refusals come back as `false`.
+    fn set_mac(&mut self, mac: MacAddr) -> bool;
+    /// Replaces the pool's multicast filter by hashes (12 bits each) over the address, as
+    /// the 82576's MTA takes them; an empty list accepts none.
+    fn set_multicast(&mut self, hashes: &[u16]) -> bool;
+    /// Adds or removes a VLAN; `false` when the NIC's table is full.
+    fn set_vlan(&mut self, vid: u16, on: bool) -> bool;
+    /// Longest frame the pool accepts, with Ethernet header, VLAN tag and FCS, in bytes.
+    fn set_max_frame(&mut self, len_bytes: u16) -> bool;
+    /// Removes every filter of the pool, as after creation (default deny), save the slice's own
+    /// MAC, which is set again.
+    fn reset_filters(&mut self);
+}
+
+/// Where the slice's interrupts go.
+pub trait Signals {
+    /// Signals MSI-X vector `vector` if the VMM asked for it. Does not sleep.
+    fn signal(&mut self, vector: u8);
+}
+
+/// Fallible allocation of fixed-size tables.
+pub trait Alloc {
+    /// An owned slice.
+    type Buf<T>: DerefMut<Target = [T]>;
+    /// `len` elements, each made by `make`. `None` when out of memory. Sleeps.
+    fn filled<T>(len: usize, make: impl FnMut(usize) -> T) -> Option<Self::Buf<T>>;
+}
+
+/// Host memory for receive buffers whose guest pages do not lie next to each other on the bus.
+pub trait Bounce {
+    /// Where the NIC finds the buffer; its bytes are contiguous.
+    fn bus(&self, slot: u16) -> Option<BusPage>;
+    /// Copies out of buffer `slot`, from `offset`.
+    fn copy_out(&self, slot: u16, offset: u16, bytes: &mut [u8]);
+}
+
+/// A machine: the traits above, together.
+pub trait Platform {
+    /// Tables.
+    type Alloc: Alloc;
+    /// Guest memory.
+    type Pinner: Pinner;
+    /// A queue with its shadow ring.
+    type Queue: HwQueue;
+    /// Filters and link.
+    type Port: Port;
+    /// Interrupts.
+    type Signals: Signals;
+    /// Bounce buffers.
+    type Bounce: Bounce;
+}
