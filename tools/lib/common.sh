@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# Paths of the checkout and of the cache, messages. Sourced, never run.
+
+SLUICE_SRC=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+CACHE=${SLUICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice}
+
+# shellcheck source=tools/lib/config.sh
+. "$SLUICE_SRC/tools/lib/config.sh"
+
+die() {
+	printf '%s: %s\n' "${0##*/}" "$1" >&2
+	shift
+	(($# == 0)) || printf '  %s\n' "$@" >&2
+	exit 1
+}
+
+need_root() {
+	((EUID == 0)) || die "needs root: it mounts and changes root (only inside its own mount namespace)"
+}
+
+# One line per step, with the time since the script began.
+say() {
+	printf '[%4ds] %s\n' "$SECONDS" "$*" >&"${SAY_FD:-1}"
+}
+
+hash_of() {
+	sha256sum | cut -c1-12
+}
+
+# The link that says which cache directory this recipe uses; the directory's
+# name also has the kernel's version, which is known only after asking apt.
+cache_link() {
+	printf '%s/current-%s' "$CACHE" "$(declare -p RECIPE SUITE KERNEL_SERIES | hash_of)"
+}
+
+# Sets CACHE_DIR, ROOT and KVER, or fails if there is no cache yet.
+use_cache() {
+	local link
+	link=$(cache_link)
+	[[ -d $link/root ]] || return 1
+	CACHE_DIR=$(readlink -f "$link")
+	ROOT=$CACHE_DIR/root
+	KVER=$(<"$CACHE_DIR/kernel-version")
+}
+
+require_cache() {
+	use_cache || die "no build root yet" "run: make setup"
+}
+
+# Contents of what goes into an initrd; part of the image's name, so that
+# checkouts with different contents can share one cache.
+outer_initrd_name() {
+	printf 'initrd-%s.img' "$(cat "$SLUICE_SRC"/tools/lib/{initrd-init,initrds.sh} | hash_of)"
+}
+
+guest_initrd_name() {
+	printf 'guest-%s.img' "$(cat "$SLUICE_SRC"/tests/guest/* "$SLUICE_SRC/tools/lib/initrds.sh" | hash_of)"
+}

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034
+# What the build root is made of. Sourced by the other scripts.
+
+# Raised by hand when an existing cache must not be used any more.
+RECIPE=1
+
+SUITE=trixie
+
+# Kernel series that the module supports, best first.
+KERNEL_SERIES=(7.3 7.2)
+
+BUILD_PACKAGES=(
+	make gcc bc flex bison libelf-dev libssl-dev libc6-dev pahole kmod cpio xz-utils
+	rustc rust-src rustfmt rust-clippy cargo bindgen libclang-dev python3 shellcheck
+)
+
+VM_PACKAGES=(
+	qemu-system-x86 ipxe-qemu busybox-static iproute2 iputils-ping iperf3 ethtool tcpdump
+	python3 procps pciutils mdevctl
+)
