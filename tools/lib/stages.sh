@@ -154,11 +154,9 @@ stage_kernel_build_dir() {
 	cp "$ROOT$headers/.config" "$build/.config"
 	check_rustc
 	cc=$(kernel_cc)
-	cat >"$build/sluice.mk" <<-END
-		# Variables that make must be given to build a module for this kernel.
-		export LOCALVERSION := ${KVER#"${KVER%%+*}"}
-		KMAKE_FLAGS := CC=$cc HOSTCC=$cc
-	END
+	# What every make for this kernel must be given; read by tools/build.
+	printf 'export LOCALVERSION=%s\nKMAKE_FLAGS="CC=%s HOSTCC=%s"\n' \
+		"${KVER#"${KVER%%+*}"}" "$cc" "$cc" >"$build/sluice.env"
 	in_root env LOCALVERSION="${KVER#"${KVER%%+*}"}" make -C /kernel/src O=/kernel/build \
 		CC="$cc" HOSTCC="$cc" -j"$(nproc)" olddefconfig prepare modules_prepare
 	cp "$ROOT$headers/Module.symvers" "$build/"

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tables of sysfs attributes, one value in each file.
+//!
+//! A table of [`Attribute`]s says what the files of some type `T` are called and what they do.
+//! [`Files`] puts such a table under a device for one `T`, for as long as it lives.
+//!
+//! C header: [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)
+
+use core::{
+    marker::PhantomPinned,
+    ptr, //
+};
+
+use kernel::{
+    device::Device,
+    error::{
+        from_result,
+        to_result, //
+    },
+    fmt,
+    page::PAGE_SIZE,
+    prelude::*,
+    str::{
+        CStr,
+        Formatter, //
+    },
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
+};
+
+use super::bindings;
+
+/// Prints a file's value, without the newline.
+pub(crate) type Show<T> = fn(&T, &mut Formatter<'_>) -> fmt::Result;
+
+/// Takes a new value, with surrounding white space removed.
+pub(crate) type Store<T> = fn(&T, &[u8]) -> Result;
+
+/// One file: its name, how it is read and, where it can be, written.
+pub(crate) struct Attribute<T: 'static> {
+    name: &'static CStr,
+    show: Show<T>,
+    store: Option<Store<T>>,
+}
+
+impl<T> Attribute<T> {
+    /// A file that anyone may read.
+    pub(crate) const fn ro(name: &'static CStr, show: Show<T>) -> Self {
+        Self {
+            name,
+            show,
+            store: None,
+        }
+    }
+
+    /// A file that anyone may read and root may write.
+    pub(crate) const fn rw(name: &'static CStr, show: Show<T>, store: Store<T>) -> Self {
+        Self {
+            name,
+            show,
+            store: Some(store),
+        }
+    }
+}
+
+/// An attribute as sysfs knows it, tied to the object that it describes.
+#[repr(C)]
+struct Entry<T: 'static> {
+    raw: bindings::device_attribute,
+    table: &'static Attribute<T>,
+    object: *const T,
+}
+
+/// A group of files under a device. Dropping it removes them and waits for readers and writers.
+///
+/// # Invariants
+///
+/// `group` is registered under `dev`, and `entries`, `pointers` and `object` stay where they are
+/// until it is removed. Every entry's `object` points into `object`.
+pub(crate) struct Files<T: Send + Sync + 'static> {
+    dev: ARef<Device>,
+    group: KBox<bindings::attribute_group>,
+    _pointers: KVec<*mut bindings::attribute>,
+    _entries: KVec<Entry<T>>,
+    _object: Arc<T>,
+    _pin: PhantomPinned,
+}
+
+// SAFETY: The raw pointers lead only to what the object owns; `T` itself is `Send` and `Sync`.
+unsafe impl<T: Send + Sync> Send for Files<T> {}
+// SAFETY: A shared reference gives access to nothing.
+unsafe impl<T: Send + Sync> Sync for Files<T> {}
+
+impl<T: Send + Sync + 'static> Files<T> {
+    /// Makes the files of `table` for `object` under `dev`: in a folder `name`, or beside the
+    /// device's own files where that is `None`.
+    ///
+    /// Fails with `EEXIST` where a name is taken and `ENOMEM`. Must not outlive the device's
+    /// presence in sysfs; callers drop it when their driver is unbound from `dev`.
+    pub(crate) fn new(
+        dev: &Device,
+        name: Option<&'static CStr>,
+        table: &'static [Attribute<T>],
+        object: Arc<T>,
+    ) -> Result<Self> {
+        let mut entries = KVec::with_capacity(table.len(), GFP_KERNEL)?;
+        for attribute in table {
+            // SAFETY: All bytes zero are a valid `device_attribute` without name or callbacks.
+            let mut raw: bindings::device_attribute = unsafe { core::mem::zeroed() };
+            raw.attr.name = attribute.name.as_char_ptr();
+            raw.attr.mode = if attribute.store.is_some() {
+                0o644
+            } else {
+                0o444
+            };
+            raw.__bindgen_anon_1.show = Some(Self::show);
+            raw.__bindgen_anon_2.store = Some(Self::store);
+            entries.push(
+                Entry {
+                    raw,
+                    table: attribute,
+                    object: Arc::as_ptr(&object),
+                },
+                GFP_KERNEL,
+            )?;
+        }
+        let mut pointers = KVec::with_capacity(table.len() + 1, GFP_KERNEL)?;
+        let base: *mut Entry<T> = entries.as_mut_ptr();
+        for index in 0..entries.len() {
+            // SAFETY: `index` is within `entries`; only the address of a field is taken.
+            let attr = unsafe { &raw mut (*base.add(index)).raw.attr };
+            pointers.push(attr, GFP_KERNEL)?;
+        }
+        pointers.push(ptr::null_mut(), GFP_KERNEL)?;
+
+        // SAFETY: All bytes zero are a valid, empty `attribute_group`.
+        let mut group: bindings::attribute_group = unsafe { core::mem::zeroed() };
+        group.name = name.map_or(ptr::null(), |name| name.as_char_ptr());
+        group.__bindgen_anon_2.attrs = pointers.as_mut_ptr();
+        let group = KBox::new(group, GFP_KERNEL)?;
+
+        // SAFETY: `dev` is a live device. The group, its null-terminated list and its attributes
+        // live on the heap, owned by the object made below, which removes the group first.
+        to_result(unsafe { bindings::sysfs_create_group(kobject(dev), &*group) })?;
+        // INVARIANT: The group is registered. Moving the boxes and vectors below moves only
+        // their handles.
+        Ok(Self {
+            dev: dev.into(),
+            group,
+            _pointers: pointers,
+            _entries: entries,
+            _object: object,
+            _pin: PhantomPinned,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `attr` is the `raw` field of an [`Entry`] of a registered [`Files`].
+    unsafe fn entry<'a>(attr: *mut bindings::device_attribute) -> (&'static Attribute<T>, &'a T) {
+        // CAST: `raw` is the first field of the `repr(C)` structure `Entry`.
+        let entry = attr.cast::<Entry<T>>();
+        // SAFETY: By the contract this is an entry. By the type's invariant the object lives as
+        // long as the group is registered, and sysfs waits for running callbacks before
+        // `sysfs_remove_group` returns. `raw` is not touched through the references made here.
+        unsafe { ((*entry).table, &*(*entry).object) }
+    }
+
+    unsafe extern "C" fn show(
+        _dev: *mut bindings::device,
+        attr: *mut bindings::device_attribute,
+        buf: *mut kernel::ffi::c_char,
+    ) -> isize {
+        // SAFETY: sysfs calls with an attribute that `new` registered.
+        let (attribute, object) = unsafe { Self::entry(attr) };
+        // SAFETY: sysfs gives one zeroed page that nobody else uses during the call.
+        let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE) };
+        let mut out = Formatter::new(page);
+        if (attribute.show)(object, &mut out).is_err() || out.write_char('\n').is_err() {
+            return ENOSPC.to_errno() as isize;
+        }
+        out.bytes_written().min(PAGE_SIZE) as isize
+    }
+
+    unsafe extern "C" fn store(
+        _dev: *mut bindings::device,
+        attr: *mut bindings::device_attribute,
+        buf: *const kernel::ffi::c_char,
+        count: usize,
+    ) -> isize {
+        // SAFETY: sysfs calls with an attribute that `new` registered.
+        let (attribute, object) = unsafe { Self::entry(attr) };
+        // SAFETY: sysfs gives a kernel buffer of `count` bytes, valid during the call.
+        let text = unsafe { core::slice::from_raw_parts(buf.cast::<u8>(), count) };
+        from_result(|| {
+            let store = attribute.store.ok_or(EPERM)?;
+            store(object, text.trim_ascii())?;
+            Ok(count as isize)
+        })
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Files<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant the group is registered under this device.
+        unsafe { bindings::sysfs_remove_group(kobject(&self.dev), &*self.group) };
+    }
+}
+
+/// The kobject of a device.
+fn kobject(dev: &Device) -> *mut bindings::kobject {
+    let raw = super::device_ptr(dev);
+    // SAFETY: `dev` is a live device; only the address of a field is taken.
+    unsafe { &raw mut (*raw).kobj }
+}
