@@ -11,3 +11,4 @@
 pub mod addr;
 pub mod net;
 pub mod platform;
+pub mod pool;
