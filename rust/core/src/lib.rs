@@ -9,6 +9,13 @@
 #![warn(missing_docs)]
 
 pub mod addr;
+pub mod check;
+pub mod desc;
+pub mod frame;
+pub mod map;
 pub mod net;
 pub mod platform;
 pub mod pool;
+pub mod ring;
+pub mod stats;
+pub mod tx;

@@ -11,7 +11,8 @@ use core::ops::DerefMut;
 
 use crate::addr::{
     BusPage,
-    GuestPage, //
+    GuestPage,
+    PAGE_SIZE, //
 };
 use crate::net::MacAddr;
 
@@ -89,6 +90,7 @@ pub struct RxLayout {
 
 /// A queue of the NIC with its host-owned (shadow) ring: coherent memory that only the host
 /// writes (invariant 1).
+#[allow(clippy::len_without_is_empty)] // A ring's size, not its filling.
 pub trait HwQueue {
     /// Descriptors in the shadow ring: a power of two, fixed for the queue's life.
     fn len(&self) -> u16;
@@ -143,6 +145,10 @@ pub trait Alloc {
 pub trait Bounce {
     /// Where the NIC finds the buffer; its bytes are contiguous.
     fn bus(&self, slot: u16) -> Option<BusPage>;
+    /// Bytes in each buffer. A receive buffer that needs more cannot be bounced.
+    fn slot_bytes(&self) -> u32 {
+        PAGE_SIZE as u32
+    }
     /// Copies out of buffer `slot`, from `offset`.
     fn copy_out(&self, slot: u16, offset: u16, bytes: &mut [u8]);
 }

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From guest page to bus page, and how long the pin lasts.
+//!
+//! A [`Mapper`] is one policy (DESIGN: single-use, shared, persistent, direct-map). The data path is
+//! generic over it, so that a look-up is never an indirect call. A mapping lives through three
+//! types that consume each other, which is how invariant 3 is kept:
+//!
+//! [`MapRef`] (acquired, not yet shown to the NIC) → [`InFlight`] (named by a shadow descriptor) →
+//! [`Mapper::release`], which asks for an [`AtRest`].
+
+mod persistent;
+
+pub use persistent::Persistent;
+
+use core::num::NonZeroU32;
+
+use crate::addr::{
+    BusAddr,
+    BusPage,
+    GuestPage, //
+};
+use crate::check::Rejection;
+use crate::platform::{
+    Access,
+    Pinner, //
+};
+use crate::ring::AtRest;
+
+/// Guest pages from `first` to `last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRange {
+    first: GuestPage,
+    last: GuestPage,
+}
+
+impl PageRange {
+    /// Every page.
+    pub const ALL: Self = Self {
+        first: GuestPage::new(0),
+        last: GuestPage::new(u64::MAX),
+    };
+
+    /// Pages that `len_bytes` bytes from `iova` touch; a length that wraps reaches the top. `None`
+    /// for no bytes.
+    pub const fn from_bytes(iova: u64, len_bytes: u64) -> Option<Self> {
+        if len_bytes == 0 {
+            return None;
+        }
+        Some(Self {
+            first: crate::addr::GuestAddr::new(iova).page(),
+            last: crate::addr::GuestAddr::new(iova.saturating_add(len_bytes - 1)).page(),
+        })
+    }
+
+    /// First page.
+    pub const fn first(&self) -> GuestPage {
+        self.first
+    }
+
+    /// Last page.
+    pub const fn last(&self) -> GuestPage {
+        self.last
+    }
+
+    /// Whether `page` is in the range.
+    pub fn contains(&self, page: GuestPage) -> bool {
+        self.first <= page && page <= self.last
+    }
+
+    /// Pages less one (the number itself need not fit).
+    const fn span(&self) -> u64 {
+        self.last.pfn().saturating_sub(self.first.pfn())
+    }
+}
+
+/// A page acquired for a descriptor that the NIC has not seen. Goes back through
+/// [`Mapper::cancel`], or forward through [`MapRef::posted`]. If it is lost, the page stays pinned.
+#[derive(Debug)]
+#[must_use]
+pub struct MapRef {
+    slot: NonZeroU32,
+    bus: BusPage,
+}
+
+impl MapRef {
+    /// Where the NIC finds the page.
+    pub const fn bus(&self) -> BusPage {
+        self.bus
+    }
+
+    /// Where the NIC finds a byte of the page.
+    pub const fn bus_at(&self, offset: u16) -> BusAddr {
+        self.bus.at(offset)
+    }
+
+    /// From now on a shadow descriptor names the page.
+    pub fn posted(self) -> InFlight {
+        InFlight { slot: self.slot }
+    }
+}
+
+/// A page named by a shadow descriptor. Goes back through [`Mapper::release`] with a proof, or
+/// stays pinned for ever.
+#[derive(Debug)]
+#[must_use]
+pub struct InFlight {
+    slot: NonZeroU32,
+}
+
+/// Why a page could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// Too many pages are in flight: later, after completions. Not an offence.
+    Busy,
+    /// Breaks a rule.
+    Refused(Rejection),
+}
+
+/// What a strategy has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapStats {
+    /// Look-ups that found the page pinned.
+    pub hits: u64,
+    /// Look-ups that did not.
+    pub misses: u64,
+    /// Pages pinned.
+    pub pins: u64,
+    /// Pages unpinned, for whatever reason.
+    pub unpins: u64,
+    /// Pages unpinned to make room.
+    pub evictions: u64,
+    /// Pages unpinned because the VMM took the memory away.
+    pub invalidations: u64,
+    /// Look-ups refused for now because everything was in flight.
+    pub busy: u64,
+    /// Pages kept pinned for ever because the NIC could not be stopped.
+    pub leaked: u64,
+    /// Pages pinned now.
+    pub pinned: u32,
+    /// Most pages that were pinned at a time.
+    pub pinned_most: u32,
+}
+
+/// A policy for pins.
+pub trait Mapper<P: Pinner> {
+    /// Pins and maps `page`, or finds it pinned. Sleeps when it must pin.
+    fn acquire(
+        &mut self,
+        pinner: &mut P,
+        page: GuestPage,
+        access: Access,
+    ) -> Result<MapRef, MapError>;
+
+    /// Gives back a page that was not shown to the NIC.
+    fn cancel(&mut self, pinner: &mut P, page: MapRef);
+
+    /// Gives back a page that the NIC has done with.
+    fn release(&mut self, pinner: &mut P, page: InFlight, proof: AtRest<'_>);
+
+    /// Gives up a page that the NIC may use for ever: it stays pinned, and is counted.
+    fn leak(&mut self, page: InFlight);
+
+    /// The pinned page behind a posted one, for the CPU's access.
+    fn page(&self, page: &InFlight) -> Option<&P::Page>;
+
+    /// The VMM takes `range` away: unpins at once what is idle, and marks the rest to be unpinned
+    /// at its last release; none of it is handed out again. Returns how many pages of the range
+    /// are still pinned; the caller quiesces until it is 0.
+    fn invalidate(&mut self, pinner: &mut P, range: PageRange) -> u32;
+
+    /// Unpins whatever is idle. After all queues have stopped, that is everything. Returns how
+    /// many pages are still pinned.
+    fn unpin_all(&mut self, pinner: &mut P) -> u32 {
+        self.invalidate(pinner, PageRange::ALL)
+    }
+
+    /// Counters.
+    fn stats(&self) -> MapStats;
+}
