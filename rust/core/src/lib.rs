@@ -19,3 +19,4 @@ pub mod pool;
 pub mod ring;
 pub mod stats;
 pub mod tx;
+pub mod vf;

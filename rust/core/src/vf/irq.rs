@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Interrupts: causes, vectors, masks and moderation (datasheet 7.3, 8.26).
+//!
+//! The function behaves as in MSI-X mode with GPIE.EIAME set, which is how `igb` runs the card:
+//! sending a vector's message clears its cause where EIAC says so, and masks it where EIAM says
+//! so. Writing EICS unmasks what EIAM covers; `igbvf` relies on it to fire its transmit vector
+//! again.
+
+use super::counters::{
+    Counters,
+    Refusal, //
+};
+use super::regs::Reg;
+
+/// Number of MSI-X vectors.
+pub const VECTORS: u8 = 3;
+
+/// An event of the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Receive descriptors of queue 0 were written back.
+    Rx0,
+    /// Transmit descriptors of queue 0 were written back.
+    Tx0,
+    /// As [`Cause::Rx0`], of queue 1.
+    Rx1,
+    /// As [`Cause::Tx0`], of queue 1.
+    Tx1,
+    /// A message or an acknowledgement in the mailbox.
+    Other,
+}
+
+/// A set of vectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VectorMask(u8);
+
+impl VectorMask {
+    /// None.
+    pub const EMPTY: Self = Self(0);
+
+    /// Whether no vector is in the set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether `vector` is in the set.
+    pub const fn contains(self, vector: u8) -> bool {
+        vector < VECTORS && self.0 & (1 << vector) != 0
+    }
+
+    /// Bit n stands for vector n.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The vectors in the set, rising.
+    pub fn iter(self) -> impl Iterator<Item = u8> {
+        (0..VECTORS).filter(move |&vector| self.contains(vector))
+    }
+}
+
+/// What to signal now, and when to ask again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// Vectors to signal now, each once.
+    pub vectors: VectorMask,
+    /// When moderation holds a vector back: the time, on the caller's clock, at which to call
+    /// again.
+    pub deadline_ns: Option<u64>,
+}
+
+/// The interrupt block.
+#[derive(Clone, Debug)]
+pub struct Irq {
+    eicr: u8,
+    eims: u8,
+    eiac: u8,
+    eiam: u8,
+    /// Causes whose message went out and that neither EIAC nor the guest cleared since: they do
+    /// not fire again before they fall.
+    sent: u8,
+    ivar: u32,
+    ivar_misc: u8,
+    eitr: [u16; VECTORS as usize],
+    last_ns: [Option<u64>; VECTORS as usize],
+}
+
+const VALID: u8 = 0x80;
+
+impl Irq {
+    /// As after power-on: everything masked and unassigned.
+    pub const fn new() -> Self {
+        Self {
+            eicr: 0,
+            eims: 0,
+            eiac: 0,
+            eiam: 0,
+            sent: 0,
+            ivar: 0,
+            ivar_misc: 0,
+            eitr: [0; VECTORS as usize],
+            last_ns: [None; VECTORS as usize],
+        }
+    }
+
+    /// Back to the state after power-on. When each vector last fired is kept: a guest cannot
+    /// escape moderation by resetting.
+    pub fn reset(&mut self) {
+        *self = Self {
+            last_ns: self.last_ns,
+            ..Self::new()
+        };
+    }
+
+    /// Value of a register of this block, without the effects of reading it.
+    pub fn peek(&self, reg: Reg, instance: u8) -> u32 {
+        match reg {
+            Reg::Eims => u32::from(self.eims),
+            Reg::Eiac => u32::from(self.eiac),
+            Reg::Eiam => u32::from(self.eiam),
+            Reg::Eicr => u32::from(self.eicr),
+            Reg::VtIvar => self.ivar,
+            Reg::VtIvarMisc => u32::from(self.ivar_misc),
+            Reg::Eitr => self
+                .eitr
+                .get(usize::from(instance))
+                .map_or(0, |&v| u32::from(v)),
+            _ => 0,
+        }
+    }
+
+    /// Reads a register of this block. Reading EICR clears it.
+    pub fn read(&mut self, reg: Reg, instance: u8) -> u32 {
+        let value = self.peek(reg, instance);
+        if reg == Reg::Eicr {
+            self.eicr = 0;
+            self.settle();
+        }
+        value
+    }
+
+    /// Writes a register of this block; `value` is masked as the table says.
+    pub fn write(&mut self, reg: Reg, instance: u8, value: u32) {
+        let [low, ..] = value.to_le_bytes();
+        match reg {
+            Reg::Eics => {
+                self.eims |= low & self.eiam;
+                self.eicr |= low;
+            }
+            Reg::Eims => self.eims |= low,
+            Reg::Eimc => self.eims &= !low,
+            Reg::Eiac => self.eiac = low,
+            Reg::Eiam => self.eiam = low,
+            Reg::Eicr => self.eicr &= !low,
+            Reg::VtIvar => self.ivar = value,
+            Reg::VtIvarMisc => self.ivar_misc = low,
+            Reg::Eitr => {
+                if let Some(eitr) = self.eitr.get_mut(usize::from(instance)) {
+                    *eitr = value as u16;
+                }
+            }
+            _ => {}
+        }
+        self.settle();
+    }
+
+    /// Records an event: sets the cause of the vector it is assigned to.
+    pub fn raise(&mut self, cause: Cause, counters: &mut Counters) {
+        let [rx0, tx0, rx1, tx1] = self.ivar.to_le_bytes();
+        let entry = match cause {
+            Cause::Rx0 => rx0,
+            Cause::Tx0 => tx0,
+            Cause::Rx1 => rx1,
+            Cause::Tx1 => tx1,
+            Cause::Other => self.ivar_misc,
+        };
+        let vector = entry & 0x3;
+        if entry & VALID == 0 {
+            counters.unrouted = counters.unrouted.wrapping_add(1);
+        } else if vector >= VECTORS {
+            counters.refuse(Refusal::NoSuchVector);
+        } else {
+            self.eicr |= 1 << vector;
+        }
+    }
+
+    /// Vectors whose message is due, moderation apart.
+    pub const fn due(&self) -> u8 {
+        self.eicr & self.eims & !self.sent
+    }
+
+    /// Decides which vectors fire at `now_ns` and applies auto-clear and auto-mask to them.
+    pub fn take(&mut self, now_ns: u64) -> Signals {
+        let due = self.due();
+        let mut fired = 0;
+        let mut deadline_ns: Option<u64> = None;
+        for (vector, (eitr, last_ns)) in self.eitr.iter().zip(&mut self.last_ns).enumerate() {
+            let bit = 1 << vector;
+            if due & bit == 0 {
+                continue;
+            }
+            // A clock that ran backwards costs no more than one interval.
+            *last_ns = last_ns.map(|last| last.min(now_ns));
+            let open_ns = last_ns.map_or(0, |last| last.saturating_add(interval_ns(*eitr)));
+            if now_ns >= open_ns {
+                fired |= bit;
+                *last_ns = Some(now_ns);
+            } else {
+                deadline_ns = Some(deadline_ns.map_or(open_ns, |d| d.min(open_ns)));
+            }
+        }
+        self.sent |= fired;
+        self.eicr &= !(fired & self.eiac);
+        self.eims &= !(fired & self.eiam);
+        self.settle();
+        Signals {
+            vectors: VectorMask(fired),
+            deadline_ns,
+        }
+    }
+
+    /// A cause that fell or was masked may fire again.
+    fn settle(&mut self) {
+        self.sent &= self.eicr & self.eims;
+    }
+}
+
+impl Default for Irq {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Least time between two messages of a vector: bits 14:2 of EITR, in microseconds.
+pub const fn interval_ns(eitr: u16) -> u64 {
+    ((eitr & 0x7FFC) >> 2) as u64 * 1000
+}
