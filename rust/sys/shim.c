@@ -1,11 +1,91 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Inline functions and macros of the kernel, as functions that Rust can call. */
 
+#include <linux/dma-mapping.h>
+#include <linux/hrtimer.h>
+#include <linux/kobject.h>
+#include <linux/kthread.h>
+#include <linux/mm.h>
 #include <linux/printk.h>
+#include <linux/sched.h>
+#include <linux/sched/task.h>
+#include <linux/string.h>
 
 #include "shim.h"
 
 void sluice_log(const char *text)
 {
 	pr_info("sluice: %s\n", text);
+}
+
+/* Starts a thread; the caller gets a reference to its task. */
+struct task_struct *sluice_thread_run(int (*main)(void *), void *data,
+				      const char *name)
+{
+	struct task_struct *task = kthread_create(main, data, "%s", name);
+
+	if (!IS_ERR(task)) {
+		get_task_struct(task);
+		wake_up_process(task);
+	}
+	return task;
+}
+
+/*
+ * Sleeps until woken, until deadline_ns of the monotonic clock (U64_MAX: none),
+ * or until the thread is to stop; not at all when ready() holds.
+ */
+void sluice_park(u64 deadline_ns, bool (*ready)(void *), void *data)
+{
+	set_current_state(TASK_IDLE);
+	if (!kthread_should_stop() && !ready(data)) {
+		if (deadline_ns == U64_MAX) {
+			schedule();
+		} else {
+			ktime_t expires = ns_to_ktime(deadline_ns);
+
+			schedule_hrtimeout_range(&expires, NSEC_PER_USEC,
+						 HRTIMER_MODE_ABS);
+		}
+	}
+	__set_current_state(TASK_RUNNING);
+}
+
+void sluice_cond_resched(void)
+{
+	cond_resched();
+}
+
+unsigned int sluice_kobject_references(const struct kobject *kobj)
+{
+	return kref_read(&kobj->kref);
+}
+
+/*
+ * The kernel's address of a page that VFIO pinned, or NULL unless it is ordinary
+ * RAM: not reserved (VFIO gives such frames without a reference), not a
+ * device's, in the direct map.
+ */
+void *sluice_ram_address(const struct page *page)
+{
+	if (!page || !pfn_valid(page_to_pfn(page)) || PageReserved(page) ||
+	    is_zone_device_page(page) || PageHighMem(page))
+		return NULL;
+	return page_address(page);
+}
+
+int sluice_dma_mapping_error(struct device *dev, u64 bus)
+{
+	return dma_mapping_error(dev, bus);
+}
+
+bool sluice_dma_need_sync(struct device *dev, u64 bus)
+{
+	return dma_need_sync(dev, bus);
+}
+
+/* A copy from or to memory that a guest may be writing. */
+void sluice_copy(void *to, const void *from, size_t len)
+{
+	memcpy(to, from, len);
 }

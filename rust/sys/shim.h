@@ -2,6 +2,24 @@
 #ifndef SLUICE_SHIM_H
 #define SLUICE_SHIM_H
 
+#include <linux/types.h>
+
+struct device;
+struct kobject;
+struct page;
+struct task_struct;
+
 void sluice_log(const char *text);
+
+struct task_struct *sluice_thread_run(int (*main)(void *), void *data,
+				      const char *name);
+void sluice_park(u64 deadline_ns, bool (*ready)(void *), void *data);
+void sluice_cond_resched(void);
+
+unsigned int sluice_kobject_references(const struct kobject *kobj);
+void *sluice_ram_address(const struct page *page);
+int sluice_dma_mapping_error(struct device *dev, u64 bus);
+bool sluice_dma_need_sync(struct device *dev, u64 bus);
+void sluice_copy(void *to, const void *from, size_t len);
 
 #endif

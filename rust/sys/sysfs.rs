@@ -13,16 +13,23 @@ use core::{
 };
 
 use kernel::{
-    device::Device,
+    device::{
+        Device,
+        DeviceContext, //
+    },
     error::{
         from_result,
         to_result, //
     },
-    fmt,
+    fmt::{
+        self,
+        Write as _, //
+    },
     page::PAGE_SIZE,
     prelude::*,
     str::{
         CStr,
+        CString,
         Formatter, //
     },
     sync::{
@@ -39,16 +46,19 @@ pub(crate) type Show<T> = fn(&T, &mut Formatter<'_>) -> fmt::Result;
 /// Takes a new value, with surrounding white space removed.
 pub(crate) type Store<T> = fn(&T, &[u8]) -> Result;
 
+/// Reads counter number `index` of a group.
+pub(crate) type Count<T> = fn(&T, index: usize) -> u64;
+
 /// One file: its name, how it is read and, where it can be, written.
 pub(crate) struct Attribute<T: 'static> {
-    name: &'static CStr,
+    name: &'static str,
     show: Show<T>,
     store: Option<Store<T>>,
 }
 
 impl<T> Attribute<T> {
     /// A file that anyone may read.
-    pub(crate) const fn ro(name: &'static CStr, show: Show<T>) -> Self {
+    pub(crate) const fn ro(name: &'static str, show: Show<T>) -> Self {
         Self {
             name,
             show,
@@ -57,7 +67,7 @@ impl<T> Attribute<T> {
     }
 
     /// A file that anyone may read and root may write.
-    pub(crate) const fn rw(name: &'static CStr, show: Show<T>, store: Store<T>) -> Self {
+    pub(crate) const fn rw(name: &'static str, show: Show<T>, store: Store<T>) -> Self {
         Self {
             name,
             show,
@@ -66,12 +76,19 @@ impl<T> Attribute<T> {
     }
 }
 
+/// What a file shows.
+enum Value<T: 'static> {
+    Attribute(&'static Attribute<T>),
+    Counter(Count<T>, usize),
+}
+
 /// An attribute as sysfs knows it, tied to the object that it describes.
 #[repr(C)]
 struct Entry<T: 'static> {
     raw: bindings::device_attribute,
-    table: &'static Attribute<T>,
+    value: Value<T>,
     object: *const T,
+    _name: CString,
 }
 
 /// A group of files under a device. Dropping it removes them and waits for readers and writers.
@@ -95,39 +112,63 @@ unsafe impl<T: Send + Sync> Send for Files<T> {}
 unsafe impl<T: Send + Sync> Sync for Files<T> {}
 
 impl<T: Send + Sync + 'static> Files<T> {
-    /// Makes the files of `table` for `object` under `dev`: in a folder `name`, or beside the
+    /// Makes the files of `table` for `object` under `dev`: in a folder `group`, or beside the
     /// device's own files where that is `None`.
     ///
     /// Fails with `EEXIST` where a name is taken and `ENOMEM`. Must not outlive the device's
     /// presence in sysfs; callers drop it when their driver is unbound from `dev`.
     pub(crate) fn new(
         dev: &Device,
-        name: Option<&'static CStr>,
+        group: Option<&'static CStr>,
         table: &'static [Attribute<T>],
         object: Arc<T>,
     ) -> Result<Self> {
-        let mut entries = KVec::with_capacity(table.len(), GFP_KERNEL)?;
-        for attribute in table {
+        let values = table
+            .iter()
+            .map(|attribute| (attribute.name, Value::Attribute(attribute)));
+        Self::with(dev, group, values, object)
+    }
+
+    /// Makes a folder `group` with one file for each of `names`, which shows the counter with the
+    /// same position. Fails as [`Self::new`] does.
+    pub(crate) fn counters(
+        dev: &Device,
+        group: &'static CStr,
+        names: impl Iterator<Item = &'static str>,
+        count: Count<T>,
+        object: Arc<T>,
+    ) -> Result<Self> {
+        let values = names
+            .enumerate()
+            .map(|(index, name)| (name, Value::Counter(count, index)));
+        Self::with(dev, Some(group), values, object)
+    }
+
+    fn with(
+        dev: &Device,
+        group_name: Option<&'static CStr>,
+        values: impl Iterator<Item = (&'static str, Value<T>)>,
+        object: Arc<T>,
+    ) -> Result<Self> {
+        let mut entries = KVec::new();
+        for (name, value) in values {
+            let name = CString::try_from_fmt(fmt!("{name}"))?;
+            let writable = matches!(&value, Value::Attribute(a) if a.store.is_some());
             // SAFETY: All bytes zero are a valid `device_attribute` without name or callbacks.
             let mut raw: bindings::device_attribute = unsafe { core::mem::zeroed() };
-            raw.attr.name = attribute.name.as_char_ptr();
-            raw.attr.mode = if attribute.store.is_some() {
-                0o644
-            } else {
-                0o444
-            };
+            raw.attr.name = name.as_char_ptr();
+            raw.attr.mode = if writable { 0o644 } else { 0o444 };
             raw.__bindgen_anon_1.show = Some(Self::show);
             raw.__bindgen_anon_2.store = Some(Self::store);
-            entries.push(
-                Entry {
-                    raw,
-                    table: attribute,
-                    object: Arc::as_ptr(&object),
-                },
-                GFP_KERNEL,
-            )?;
+            let entry = Entry {
+                raw,
+                value,
+                object: Arc::as_ptr(&object),
+                _name: name,
+            };
+            entries.push(entry, GFP_KERNEL)?;
         }
-        let mut pointers = KVec::with_capacity(table.len() + 1, GFP_KERNEL)?;
+        let mut pointers = KVec::with_capacity(entries.len() + 1, GFP_KERNEL)?;
         let base: *mut Entry<T> = entries.as_mut_ptr();
         for index in 0..entries.len() {
             // SAFETY: `index` is within `entries`; only the address of a field is taken.
@@ -138,7 +179,7 @@ impl<T: Send + Sync + 'static> Files<T> {
 
         // SAFETY: All bytes zero are a valid, empty `attribute_group`.
         let mut group: bindings::attribute_group = unsafe { core::mem::zeroed() };
-        group.name = name.map_or(ptr::null(), |name| name.as_char_ptr());
+        group.name = group_name.map_or(ptr::null(), |name| name.as_char_ptr());
         group.__bindgen_anon_2.attrs = pointers.as_mut_ptr();
         let group = KBox::new(group, GFP_KERNEL)?;
 
@@ -160,13 +201,13 @@ impl<T: Send + Sync + 'static> Files<T> {
     /// # Safety
     ///
     /// `attr` is the `raw` field of an [`Entry`] of a registered [`Files`].
-    unsafe fn entry<'a>(attr: *mut bindings::device_attribute) -> (&'static Attribute<T>, &'a T) {
+    unsafe fn entry<'a>(attr: *mut bindings::device_attribute) -> (&'a Value<T>, &'a T) {
         // CAST: `raw` is the first field of the `repr(C)` structure `Entry`.
         let entry = attr.cast::<Entry<T>>();
         // SAFETY: By the contract this is an entry. By the type's invariant the object lives as
         // long as the group is registered, and sysfs waits for running callbacks before
         // `sysfs_remove_group` returns. `raw` is not touched through the references made here.
-        unsafe { ((*entry).table, &*(*entry).object) }
+        unsafe { (&(*entry).value, &*(*entry).object) }
     }
 
     unsafe extern "C" fn show(
@@ -175,11 +216,15 @@ impl<T: Send + Sync + 'static> Files<T> {
         buf: *mut kernel::ffi::c_char,
     ) -> isize {
         // SAFETY: sysfs calls with an attribute that `new` registered.
-        let (attribute, object) = unsafe { Self::entry(attr) };
+        let (value, object) = unsafe { Self::entry(attr) };
         // SAFETY: sysfs gives one zeroed page that nobody else uses during the call.
         let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE) };
         let mut out = Formatter::new(page);
-        if (attribute.show)(object, &mut out).is_err() || out.write_char('\n').is_err() {
+        let shown = match value {
+            Value::Attribute(attribute) => (attribute.show)(object, &mut out),
+            Value::Counter(count, index) => write!(out, "{}", count(object, *index)),
+        };
+        if shown.is_err() || out.write_char('\n').is_err() {
             return ENOSPC.to_errno() as isize;
         }
         out.bytes_written().min(PAGE_SIZE) as isize
@@ -192,11 +237,16 @@ impl<T: Send + Sync + 'static> Files<T> {
         count: usize,
     ) -> isize {
         // SAFETY: sysfs calls with an attribute that `new` registered.
-        let (attribute, object) = unsafe { Self::entry(attr) };
+        let (value, object) = unsafe { Self::entry(attr) };
         // SAFETY: sysfs gives a kernel buffer of `count` bytes, valid during the call.
         let text = unsafe { core::slice::from_raw_parts(buf.cast::<u8>(), count) };
         from_result(|| {
-            let store = attribute.store.ok_or(EPERM)?;
+            let Value::Attribute(Attribute {
+                store: Some(store), ..
+            }) = value
+            else {
+                return Err(EPERM);
+            };
             store(object, text.trim_ascii())?;
             Ok(count as isize)
         })
@@ -212,7 +262,13 @@ impl<T: Send + Sync + 'static> Drop for Files<T> {
 
 /// The kobject of a device.
 fn kobject(dev: &Device) -> *mut bindings::kobject {
-    let raw = super::device_ptr(dev);
+    let raw = device_ptr(dev);
     // SAFETY: `dev` is a live device; only the address of a field is taken.
     unsafe { &raw mut (*raw).kobj }
+}
+
+/// The C object of a device.
+pub(super) fn device_ptr<Ctx: DeviceContext>(dev: &Device<Ctx>) -> *mut bindings::device {
+    // `Device` is `repr(transparent)` over `Opaque<struct device>`.
+    ptr::from_ref(dev).cast_mut().cast()
 }

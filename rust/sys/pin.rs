@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guest pages: pinned through VFIO, mapped for the NIC through the DMA API.
+//!
+//! What `drivers/vfio/vfio_iommu_type1.c` does beneath, and what invariant 2 takes from it:
+//!
+//! - A page is looked up in what the VMM mapped into the container; an IOVA outside is `EINVAL`.
+//!   The request's `prot` must be a subset of the mapping's, else `EPERM`.
+//! - The page is got with `FOLL_LONGTERM` and with the *mapping's* permission: `FOLL_WRITE` (any
+//!   copy-on-write is broken first) unless the VMM mapped the range read-only. Then it is got for
+//!   reading and unshared first, so that it stays the page that the VMM sees; the subset rule above
+//!   keeps us from letting the NIC write to it.
+//! - Ranges without `struct page` references (`VM_PFNMAP`: another device's BAR, say) pass as long
+//!   as the frame is invalid or reserved. `vfio_pin_pages` itself refuses invalid frames; reserved
+//!   ones come back *without a reference*, and are refused here.
+//! - Each page is charged to the VMM's `RLIMIT_MEMLOCK` once (`ENOMEM`), and counted: the same IOVA
+//!   pinned twice is to be unpinned twice.
+//!
+//! `vfio_dma_do_unmap` calls the device's `dma_unmap` until nothing is pinned in the range, and
+//! **brings the host down** (`BUG_ON`) after eleven calls in vain. A worker that pins the same pages
+//! again between two calls must therefore lose the race: [`Fence`].
+
+use core::{
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        compiler_fence,
+        Ordering, //
+    }, //
+};
+
+use kernel::{
+    device::Device,
+    error::{
+        code,
+        to_result, //
+    },
+    new_spinlock,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        SpinLock, //
+    }, //
+};
+
+use sluice_core::{
+    addr::{
+        BusPage,
+        GuestPage,
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    platform::{
+        Access,
+        PinError,
+        PinnedPage,
+        Pinner, //
+    }, //
+};
+
+use super::{
+    bindings,
+    sysfs::device_ptr,
+    time::now_ns,
+    vfio::Container, //
+};
+
+const PAGE_MASK: usize = PAGE_SIZE as usize - 1;
+
+/// A guest page that is pinned for its slice and mapped for the NIC.
+///
+/// # Invariants
+///
+/// `memory` is the direct-map address of an ordinary RAM page that stays pinned, and `bus` a live
+/// DMA mapping of it, until the page goes back through [`VfioPinner::unpin`]. A page that is lost
+/// instead stays pinned: memory is wasted, never handed to someone else (invariant 3).
+pub(crate) struct Page {
+    memory: NonNull<u8>,
+    bus: BusPage,
+    guest: GuestPage,
+    access: Access,
+}
+
+// SAFETY: The direct map is the same in every thread. The guest writes the page at any time, so
+// all accesses below are volatile or made in C and rely on nothing.
+unsafe impl Send for Page {}
+// SAFETY: As above.
+unsafe impl Sync for Page {}
+
+impl Page {
+    /// Address of the `u64` or `u32` at `offset`, which is cut to a multiple of `align` within
+    /// the page; `align` is a power of two from 4 to 16.
+    fn at<T>(&self, offset: u16, align: usize) -> *mut T {
+        let offset = usize::from(offset) & PAGE_MASK & !(align - 1);
+        // SAFETY: The offset lies within the page (by the type's invariant) for all `align`
+        // bytes.
+        unsafe { self.memory.as_ptr().add(offset).cast() }
+    }
+
+    /// How many of `len` bytes lie within the page from `offset` on, and where.
+    fn span(&self, offset: u16, len: usize) -> (*mut u8, usize) {
+        let offset = usize::from(offset) & PAGE_MASK;
+        // SAFETY: The offset lies within the page.
+        let start = unsafe { self.memory.as_ptr().add(offset) };
+        (start, len.min(PAGE_SIZE as usize - offset))
+    }
+}
+
+impl PinnedPage for Page {
+    fn bus(&self) -> BusPage {
+        self.bus
+    }
+
+    fn load_desc(&self, offset: u16) -> [u64; 2] {
+        let words = self.at::<u64>(offset, 16);
+        // SAFETY: Both words lie within the page, aligned. Volatile: one load each (invariant 4).
+        unsafe {
+            [
+                u64::from_le(words.read_volatile()),
+                u64::from_le(words.add(1).read_volatile()),
+            ]
+        }
+    }
+
+    fn store_desc(&self, offset: u16, [first, second]: [u64; 2]) {
+        let words = self.at::<u64>(offset, 16);
+        // SAFETY: Both words lie within the page, aligned. The barrier orders the stores for the
+        // guest's CPUs.
+        unsafe {
+            words.write_volatile(first.to_le());
+            bindings::smp_wmb();
+            words.add(1).write_volatile(second.to_le());
+        }
+    }
+
+    fn store_u32(&self, offset: u16, value: u32) {
+        // SAFETY: The word lies within the page, aligned; as above.
+        unsafe {
+            bindings::smp_wmb();
+            self.at::<u32>(offset, 4).write_volatile(value.to_le());
+        }
+    }
+
+    fn copy_in(&self, offset: u16, bytes: &[u8]) {
+        let (to, len) = self.span(offset, bytes.len());
+        // SAFETY: `len` bytes lie within both. Done in C, which makes nothing of the guest's
+        // writing at the same time.
+        unsafe { bindings::sluice_copy(to.cast(), bytes.as_ptr().cast(), len) };
+    }
+
+    fn copy_out(&self, offset: u16, bytes: &mut [u8]) {
+        let (from, len) = self.span(offset, bytes.len());
+        // SAFETY: As for `copy_in`.
+        unsafe { bindings::sluice_copy(bytes.as_mut_ptr().cast(), from.cast(), len) };
+        // What was copied is private from here on (invariant 4).
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
+/// Keeps pages that the VMM is unmapping from being pinned again before the unmap is through.
+///
+/// The VMM's thread needs the container's lock next after `dma_unmap`, and nothing else; the span
+/// below is far longer than that takes, and doubles each time the thread comes back for the same
+/// range, so that eleven rounds (see the module's text) cannot happen. A guest that has its NIC
+/// reach for memory that goes away that moment gets what a real device behind an IOMMU gets: a
+/// fault.
+#[pin_data]
+pub(crate) struct Fence {
+    #[pin]
+    barred: SpinLock<Barred>,
+}
+
+/// What is barred, and how long.
+struct Barred {
+    first: u64,
+    /// Past the last page; equal to `first` when nothing was unmapped yet.
+    end: u64,
+    since_ns: u64,
+    span_ns: u64,
+}
+
+impl Fence {
+    const SPAN_FIRST_NS: u64 = 1_000_000;
+    const SPAN_MAX_NS: u64 = 1 << 30;
+
+    /// A fence that bars nothing.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            barred <- new_spinlock!(Barred {
+                first: 0,
+                end: 0,
+                since_ns: 0,
+                span_ns: 0,
+            }),
+        })
+    }
+
+    /// The VMM unmaps `len_bytes` from `iova` on: to be called first in `dma_unmap`, so that
+    /// nobody pins there once the pins are gone.
+    pub(crate) fn raise(&self, iova: u64, len_bytes: u64) {
+        let first = iova >> PAGE_SHIFT;
+        let end = iova.saturating_add(len_bytes).div_ceil(PAGE_SIZE);
+        let now_ns = now_ns();
+        let mut barred = self.barred.lock();
+        let elapsed_ns = now_ns.saturating_sub(barred.since_ns);
+        let again = first < barred.end
+            && barred.first < end
+            && elapsed_ns < barred.span_ns.saturating_mul(2);
+        barred.span_ns = if again {
+            (barred.span_ns * 2).min(Self::SPAN_MAX_NS)
+        } else {
+            Self::SPAN_FIRST_NS
+        };
+        (barred.first, barred.end) = (first, end);
+        barred.since_ns = now_ns;
+    }
+
+    fn bars(&self, page: GuestPage) -> bool {
+        let barred = self.barred.lock();
+        (barred.first..barred.end).contains(&page.pfn())
+            && now_ns().saturating_sub(barred.since_ns) < barred.span_ns
+    }
+}
+
+/// Pins the pages of one open slice.
+pub(crate) struct VfioPinner {
+    container: Container,
+    nic: ARef<Device>,
+    fence: Arc<Fence>,
+    /// The log was told once that pages are out of reach.
+    warned: bool,
+}
+
+impl VfioPinner {
+    /// A pinner for the memory of `container`, whose pages are mapped for `nic`.
+    ///
+    /// To be dropped, with all its pages unpinned, before the slice is closed; a slice cannot stay
+    /// open when its NIC is unbound, so `nic` is bound to its driver as long as this lives.
+    pub(crate) fn new(container: Container, nic: &Device, fence: Arc<Fence>) -> Self {
+        Self {
+            container,
+            nic: nic.into(),
+            fence,
+            warned: false,
+        }
+    }
+
+    fn vfio_unpin(&self, page: GuestPage) {
+        // SAFETY: The device is live (`Container`) and open, and the page was pinned by `pin`.
+        // One page never overflows: `GuestPage` ends where the address space ends.
+        unsafe { bindings::vfio_unpin_pages(self.container.as_ptr(), page.start().raw(), 1) };
+    }
+
+    const fn direction(access: Access) -> bindings::dma_data_direction {
+        match access {
+            Access::Read => bindings::dma_data_direction::DMA_TO_DEVICE,
+            // Receive buffers share pages with what the guest sends.
+            Access::Write => bindings::dma_data_direction::DMA_BIDIRECTIONAL,
+        }
+    }
+}
+
+impl Pinner for VfioPinner {
+    type Page = Page;
+
+    fn pin(&mut self, page: GuestPage, access: Access) -> Result<Page, PinError> {
+        if self.fence.bars(page) {
+            return Err(PinError::NotMapped);
+        }
+        let prot = match access {
+            Access::Read => bindings::IOMMU_READ,
+            Access::Write => bindings::IOMMU_READ | bindings::IOMMU_WRITE,
+        };
+        let mut pinned: *mut bindings::page = ptr::null_mut();
+        // SAFETY: The device is live and open, and there is room for one page's pointer.
+        let count = unsafe {
+            bindings::vfio_pin_pages(
+                self.container.as_ptr(),
+                page.start().raw(),
+                1,
+                prot as kernel::ffi::c_int,
+                &mut pinned,
+            )
+        };
+        if count != 1 {
+            return Err(to_result(count)
+                .err()
+                .map_or(PinError::NotMapped, pin_error));
+        }
+
+        // SAFETY: VFIO pinned a page and gave its pointer. Null where the page is not ordinary
+        // RAM (invariant 2).
+        let memory = unsafe { bindings::sluice_ram_address(pinned) };
+        let Some(memory) = NonNull::new(memory.cast::<u8>()) else {
+            self.vfio_unpin(page);
+            return Err(PinError::NotMapped);
+        };
+
+        let nic = device_ptr(&self.nic);
+        // SAFETY: The page is pinned; the NIC is bound (see `new`).
+        let bus = unsafe {
+            bindings::dma_map_page_attrs(
+                nic,
+                pinned,
+                0,
+                PAGE_SIZE as usize,
+                Self::direction(access),
+                0,
+            )
+        };
+        // SAFETY: `bus` is what the DMA API gave for this device.
+        if unsafe { bindings::sluice_dma_mapping_error(nic, bus) } != 0 {
+            self.vfio_unpin(page);
+            return Err(PinError::NoMemory);
+        }
+        // A bounced mapping is a copy that somebody would have to keep in step with a page that
+        // the guest and the NIC share: refused.
+        // SAFETY: As above.
+        let direct = unsafe { !bindings::sluice_dma_need_sync(nic, bus) };
+        match BusPage::from_mapping(bus).filter(|_| direct) {
+            Some(bus) => Ok(Page {
+                memory,
+                bus,
+                guest: page,
+                access,
+            }),
+            None => {
+                if !core::mem::replace(&mut self.warned, true) {
+                    dev_warn!(
+                        self.nic,
+                        "cannot reach guest memory without bounce buffers (is swiotlb=force set?)\n"
+                    );
+                }
+                // SAFETY: Mapped above, with the same size and direction.
+                unsafe {
+                    bindings::dma_unmap_page_attrs(
+                        nic,
+                        bus,
+                        PAGE_SIZE as usize,
+                        Self::direction(access),
+                        0,
+                    )
+                };
+                self.vfio_unpin(page);
+                Err(PinError::NoMemory)
+            }
+        }
+    }
+
+    fn unpin(&mut self, page: Page) {
+        // SAFETY: By the page's invariant this mapping is live. The caller vouches that the NIC
+        // no longer uses it (invariant 3).
+        unsafe {
+            bindings::dma_unmap_page_attrs(
+                device_ptr(&self.nic),
+                page.bus.at(0).raw(),
+                PAGE_SIZE as usize,
+                Self::direction(page.access),
+                0,
+            )
+        };
+        self.vfio_unpin(page.guest);
+    }
+}
+
+/// What an error of `vfio_pin_pages` means.
+fn pin_error(error: Error) -> PinError {
+    match error {
+        code::EPERM => PinError::Denied,
+        code::ENOMEM => PinError::MemlockLimit,
+        // No mapping, a mapping of something that is no memory, a VMM that is gone, or one that
+        // is being replaced.
+        _ => PinError::NotMapped,
+    }
+}
