@@ -1,18 +1,56 @@
 # SPDX-License-Identifier: GPL-2.0
-# "make" or "make help" lists what there is.
+# "make" lists what there is.
 
-BUILD ?= build
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-quiet modules demo test test-core test-vm bench lint doc shell clean distclean
 
-ifneq ($(filter command line,$(origin KDIR)),)
-modules: ## build sluice.ko (KDIR=... [LLVM=1]: for that kernel, with this machine's tools)
-	@mkdir -p $(BUILD)/module
-	$(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(abspath $(BUILD)/module) modules
-else
-modules: setup-quiet ## build sluice.ko (KDIR=... [LLVM=1]: for that kernel, with this machine's tools)
-	@tools/build $(if $(CLIPPY),CLIPPY=$(CLIPPY))
-endif
+help: ## this list
+	@echo "Sluice: slices of a network card for virtual machines."
+	@echo "Needs Debian 12 or 13 and root; everything else is made by 'make setup'."
+	@echo
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## build root, kernel and test machine, in ~/.cache/sluice (4 minutes once)
+	@tools/setup
 
 setup-quiet:
 	@tools/setup --quiet
 
-.PHONY: modules setup-quiet
+ifeq ($(origin KDIR),command line)
+modules:
+	@mkdir -p build/module
+	$(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(CURDIR)/build/module modules
+else
+modules: setup-quiet ## sluice.ko, in build/module (KDIR=dir [LLVM=1]: for that kernel, by this machine's tools)
+	@tools/build $(foreach name,CLIPPY V WERROR,$(if $($(name)),$(name)=$($(name))))
+endif
+
+demo: setup-quiet ## two guests talk to each other and to the wire through slices
+	@tools/demo
+
+test: ## all tests; ends with "N passed, N failed"
+	@tests/run core vm
+
+test-core: ## only the pure crate's, with cargo
+	@tests/run core
+
+test-vm: ## only those on emulated machines (TESTS="name ...": only these)
+	@tests/run vm $(TESTS)
+
+bench: modules ## measure, and compare with the alternatives
+	@tools/bench
+
+lint: ## style and static checks
+	@tests/run lint
+
+doc: setup-quiet ## the pure crate's documentation, in build/target/doc
+	@tools/cargo rust/core doc --no-deps
+
+shell: modules ## a shell on the test machine
+	@tools/vm --shell
+
+clean: ## remove build/
+	@rm -rf build
+
+distclean: clean ## and the cache
+	@rm -rf $${SLUICE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/sluice}

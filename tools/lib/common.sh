@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Paths of the checkout and of the cache, messages. Sourced, never run.
 
 SLUICE_SRC=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

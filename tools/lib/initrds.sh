@@ -18,13 +18,11 @@ tree_begin() {
 	rm -rf "$ROOT/kernel/tree"
 	mkdir -p "$ROOT/kernel/tree"/{bin,dev,etc,lib,proc,root,run,sys,tmp,usr/lib}
 	cp "$ROOT/bin/busybox" "$ROOT/kernel/tree/bin/"
-	# shellcheck disable=SC2016 # expanded inside the root
 	in_root sh -c 'for name in $(busybox --list); do [ $name = busybox ] || ln -s busybox "/kernel/tree/bin/$name"; done'
 	ln -s bin "$ROOT/kernel/tree/sbin"
 }
 
 tree_modules() {
-	# shellcheck disable=SC2016 # expanded inside the root
 	in_root sh -ec 'kernel=$1; shift
 		for name; do modprobe -S "$kernel" --show-depends "$name"; done |
 		sed -n "s/^insmod //p" | sort -u | while read -r file _; do
@@ -44,7 +42,6 @@ tree_modules() {
 
 tree_programs() {
 	# libgcc_s is opened by libpthread at run time, so ldd does not name it.
-	# shellcheck disable=SC2016
 	in_root sh -ec 'for name; do
 			program=$(command -v "$name")
 			rm -f "/kernel/tree/bin/$name"
