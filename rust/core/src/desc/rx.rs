@@ -172,6 +172,16 @@ impl RxWriteBack {
         self.status & Self::END_OF_PACKET != 0
     }
 
+    /// Whether the frame is not a good one: CE, SE, SEQ, CXE or RXE is set.
+    pub const fn is_damaged(&self) -> bool {
+        self.status & (7 << 24 | 1 << 28 | Self::ERROR) != 0
+    }
+
+    /// Whether a VLAN tag was stripped.
+    pub const fn is_tagged(&self) -> bool {
+        self.status & Self::VLAN_STRIPPED != 0
+    }
+
     /// Bytes in the packet buffer and, where packets are split, in the header buffer.
     pub const fn bytes(&self) -> u32 {
         self.len as u32 + self.header_len as u32

@@ -133,12 +133,14 @@ impl ShadowRing {
         self.tail = self.after_tail(1);
     }
 
-    /// Shows what was pushed to the NIC, if anything: one doorbell for all.
-    pub(crate) fn flush<Q: HwQueue>(&mut self, queue: &mut Q) {
-        if self.told != self.tail {
-            queue.doorbell(self.tail);
-            self.told = self.tail;
+    /// Shows what was pushed to the NIC: one doorbell for all. `false` if there was nothing.
+    pub(crate) fn flush<Q: HwQueue>(&mut self, queue: &mut Q) -> bool {
+        if self.told == self.tail {
+            return false;
         }
+        queue.doorbell(self.tail);
+        self.told = self.tail;
+        true
     }
 
     /// The descriptor `steps` after the oldest one in flight, if it was written back, which

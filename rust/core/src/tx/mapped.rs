@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From a checked packet to hardware descriptors: [`Checked`] → [`Mapped`] → shadow ring.
+
+use crate::addr::{
+    GuestAddr,
+    PAGE_SIZE, //
+};
+use crate::check::Rejection;
+use crate::desc::tx::{
+    HwTxData,
+    TxContext, //
+};
+use crate::frame::{
+    Checked,
+    Plan, //
+};
+use crate::map::{
+    InFlight,
+    MapError,
+    MapRef,
+    Mapper, //
+};
+use crate::platform::{
+    Access,
+    HwQueue,
+    Pinner, //
+};
+use crate::ring::ShadowRing;
+
+/// Most bus-contiguous pieces, and so hardware data descriptors, in a packet. Linux's worst case
+/// is 18 segments of 64 KiB in all that start and end anywhere: 16 + 2 * 18.
+pub const MAX_PIECES: usize = 64;
+/// Most pages behind one hardware descriptor.
+const PIECE_PAGES: usize = 4;
+/// Longest piece in bytes: below the 16 KiB that igb gives a descriptor at most, with room.
+const MAX_PIECE_BYTES: u32 = 15 * 1024 + 512;
+
+/// Bytes that are contiguous on the bus, in pages acquired for them.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    pages: [Option<MapRef>; PIECE_PAGES],
+    /// Offset of the first byte in the first page.
+    offset: u16,
+    len: u16,
+}
+
+impl Piece {
+    /// Adds the `len` bytes at `offset` of `page`, if they follow on the bus and fit. Gives the page
+    /// back if not.
+    fn extend(&mut self, page: MapRef, offset: u16, len: u16) -> Result<(), MapRef> {
+        let Some(first) = &self.pages[0] else {
+            return Err(page);
+        };
+        let end = first
+            .bus_at(self.offset)
+            .raw()
+            .checked_add(u64::from(self.len));
+        let fits = u32::from(self.len) + u32::from(len) <= MAX_PIECE_BYTES;
+        if !fits || end != Some(page.bus_at(offset).raw()) {
+            return Err(page);
+        }
+        match self.pages.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(page),
+            None => return Err(page),
+        }
+        self.len += len;
+        Ok(())
+    }
+}
+
+/// A packet in flight, noted at its first slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet {
+    /// Hardware descriptors, with the context.
+    pub(super) descs: u16,
+    pub(super) plan: Plan,
+}
+
+/// What we know of a shadow slot.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) pages: [Option<InFlight>; PIECE_PAGES],
+    pub(super) packet: Option<Packet>,
+}
+
+/// Why a packet could not be mapped.
+pub(super) enum MapFault {
+    Busy,
+    Refused(Rejection, GuestAddr),
+}
+
+/// A packet whose every byte lies in pages acquired for it: the only thing that is written to
+/// the shadow ring (invariant 2).
+#[must_use]
+pub(super) struct Mapped<'a> {
+    pieces: &'a mut [Piece],
+    plan: Plan,
+}
+
+impl<'a> Mapped<'a> {
+    /// Maps a packet: cuts each segment at page borders and joins what is contiguous on the bus.
+    /// On an error nothing stays acquired.
+    pub(super) fn new<P: Pinner, M: Mapper<P>>(
+        checked: Checked<'_>,
+        pieces: &'a mut [Piece],
+        pinner: &mut P,
+        map: &mut M,
+    ) -> Result<Self, MapFault> {
+        let mut used = 0;
+        let result = fill(checked, pieces, &mut used, pinner, map);
+        let mapped = Self {
+            pieces: pieces.get_mut(..used).unwrap_or_default(),
+            plan: checked.plan(),
+        };
+        match result {
+            Ok(()) => Ok(mapped),
+            Err(fault) => {
+                mapped.cancel(pinner, map);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Gives all pages back.
+    pub(super) fn cancel<P: Pinner, M: Mapper<P>>(self, pinner: &mut P, map: &mut M) {
+        for piece in self.pieces {
+            for page in piece.pages.iter_mut().filter_map(Option::take) {
+                map.cancel(pinner, page);
+            }
+        }
+    }
+
+    /// The context to emit before the packet, if the NIC, which holds `emitted`, needs one.
+    fn context(&self, emitted: Option<&TxContext>) -> Option<TxContext> {
+        self.plan.context.filter(|c| emitted != Some(c))
+    }
+
+    /// Shadow slots that the packet needs.
+    pub(super) fn descs(&self, emitted: Option<&TxContext>) -> u16 {
+        self.pieces.len() as u16 + u16::from(self.context(emitted).is_some())
+    }
+
+    /// Writes the packet to the shadow ring, where the caller has seen [`Self::descs`] free slots.
+    pub(super) fn post<Q: HwQueue>(
+        self,
+        queue: &mut Q,
+        shadow: &mut ShadowRing,
+        slots: &mut [Slot],
+        emitted: &mut Option<TxContext>,
+    ) {
+        let packet = Packet {
+            descs: self.descs(emitted.as_ref()),
+            plan: self.plan,
+        };
+        if let Some(slot) = slots.get_mut(usize::from(shadow.tail())) {
+            slot.packet = Some(packet);
+        }
+        if let Some(context) = self.context(emitted.as_ref()) {
+            shadow.push(queue, context.emit());
+            *emitted = Some(context);
+        }
+        let last = self.pieces.len().saturating_sub(1);
+        for (i, piece) in self.pieces.iter_mut().enumerate() {
+            let Some(first) = &piece.pages[0] else {
+                continue;
+            };
+            let data = HwTxData {
+                addr: first.bus_at(piece.offset),
+                len: piece.len,
+                last: i == last,
+                offload: self.plan.offload,
+                payload_len: self.plan.payload_len,
+            };
+            if let Some(slot) = slots.get_mut(usize::from(shadow.tail())) {
+                for (to, from) in slot.pages.iter_mut().zip(&mut piece.pages) {
+                    *to = from.take().map(MapRef::posted);
+                }
+            }
+            shadow.push(queue, data.emit());
+        }
+    }
+}
+
+/// Fills `pieces`; `used` tells how many hold pages, also on an error.
+fn fill<P: Pinner, M: Mapper<P>>(
+    checked: Checked<'_>,
+    pieces: &mut [Piece],
+    used: &mut usize,
+    pinner: &mut P,
+    map: &mut M,
+) -> Result<(), MapFault> {
+    for segment in checked.segments() {
+        let mut addr = segment.addr;
+        let mut left = segment.len;
+        if addr
+            .checked_add(u64::from(left.saturating_sub(1)))
+            .is_none()
+        {
+            return Err(MapFault::Refused(Rejection::AddressWraps, addr));
+        }
+        while left != 0 {
+            let offset = addr.page_offset();
+            let len = left.min(PAGE_SIZE as u16 - offset);
+            let page = match map.acquire(pinner, addr.page(), Access::Read) {
+                Ok(page) => page,
+                Err(MapError::Busy) => return Err(MapFault::Busy),
+                Err(MapError::Refused(rejection)) => {
+                    return Err(MapFault::Refused(rejection, addr));
+                }
+            };
+            let joined = match used.checked_sub(1).and_then(|i| pieces.get_mut(i)) {
+                Some(piece) => piece.extend(page, offset, len),
+                None => Err(page),
+            };
+            if let Err(page) = joined {
+                let Some(piece) = pieces.get_mut(*used) else {
+                    map.cancel(pinner, page);
+                    return Err(MapFault::Refused(Rejection::TooManyPieces, addr));
+                };
+                piece.pages[0] = Some(page);
+                piece.offset = offset;
+                piece.len = len;
+                *used += 1;
+            }
+            left -= len;
+            // At the very top of the address space the last step leaves it, with nothing left.
+            addr = GuestAddr::new(addr.raw().wrapping_add(u64::from(len)));
+        }
+    }
+    Ok(())
+}
