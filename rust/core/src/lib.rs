@@ -19,6 +19,7 @@ pub mod platform;
 pub mod pool;
 pub mod ring;
 pub mod rx;
+pub mod slice;
 pub mod stats;
 pub mod tx;
 pub mod vf;

@@ -142,6 +142,31 @@ pub struct MapStats {
     pub pinned_most: u32,
 }
 
+impl MapStats {
+    /// These counters with those of an earlier map of the same slice. What is
+    /// pinned now is this map's affair alone.
+    pub fn after(&self, earlier: &Self) -> Self {
+        Self {
+            hits: self.hits + earlier.hits,
+            misses: self.misses + earlier.misses,
+            pins: self.pins + earlier.pins,
+            unpins: self.unpins + earlier.unpins,
+            evictions: self.evictions + earlier.evictions,
+            invalidations: self.invalidations + earlier.invalidations,
+            busy: self.busy + earlier.busy,
+            leaked: self.leaked + earlier.leaked,
+            pinned: self.pinned,
+            pinned_most: self.pinned_most.max(earlier.pinned_most),
+        }
+    }
+
+    /// These counters when the map is gone: what it leaked stays in [`Self::leaked`].
+    pub fn at_rest(mut self) -> Self {
+        self.pinned = 0;
+        self
+    }
+}
+
 /// A policy for pins.
 pub trait Mapper<P: Pinner> {
     /// Pins and maps `page`, or finds it pinned. Sleeps when it must pin.

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a slice has while a VMM has it open.
+
+use super::StopReason;
+use crate::check::Rejection;
+use crate::desc::rx::BufferSizes;
+use crate::frame::TxLimits;
+use crate::map::{
+    MapStats,
+    Mapper,
+    PageRange,
+    Persistent, //
+};
+use crate::net::MacAddr;
+use crate::path::{
+    EnableError,
+    Io,
+    Progress,
+    State, //
+};
+use crate::platform::{
+    HwError,
+    HwQueue,
+    Platform,
+    Port,
+    Signals, //
+};
+use crate::ring::RingConfig;
+use crate::rx::{
+    RxConfig,
+    RxPath, //
+};
+use crate::stats::Stats;
+use crate::tx::TxPath;
+use crate::vf::{
+    Queue,
+    RxRing,
+    TxRing, //
+};
+
+/// Longest frame until the guest asks for another, in bytes: Ethernet's, with VLAN tag and FCS.
+const DEFAULT_FRAME_BYTES: u16 = 1522;
+
+type Map<P> = Persistent<<P as Platform>::Pinner, <P as Platform>::Alloc>;
+
+/// Bounds of a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most guest pages that stay pinned for packets. Rings are not counted.
+    pub pinned_pages: u32,
+    /// Random, hidden from the guest: keys the map's hash.
+    pub seed: u64,
+}
+
+/// What a slice drives while it is open.
+pub struct Hardware<P: Platform> {
+    /// Guest memory.
+    pub pinner: P::Pinner,
+    /// The pool's transmit queue.
+    pub tx: P::Queue,
+    /// The pool's receive queue.
+    pub rx: P::Queue,
+    /// The pool's filters.
+    pub port: P::Port,
+    /// The VMM's eventfds.
+    pub signals: P::Signals,
+    /// Host buffers.
+    pub bounce: P::Bounce,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// An open slice: its hardware, and the two paths over it.
+pub(super) struct Open<P: Platform> {
+    hardware: Hardware<P>,
+    map: Map<P>,
+    tx: TxPath<P>,
+    rx: RxPath<P>,
+    /// Longest frame that the pool receives, in bytes.
+    max_frame_bytes: u16,
+}
+
+impl<P: Platform> Open<P> {
+    /// Allocates the tables. Gives the hardware back when out of memory. Sleeps.
+    pub(super) fn new(hardware: Hardware<P>) -> Result<Self, Hardware<P>> {
+        let limits = hardware.limits;
+        let map = Persistent::new(limits.pinned_pages, limits.seed);
+        let tx = TxPath::new(hardware.tx.len());
+        let rx = RxPath::new(hardware.rx.len(), &hardware.bounce);
+        match (map, tx, rx) {
+            (Some(map), Some(tx), Some(rx)) => Ok(Self {
+                hardware,
+                map,
+                tx,
+                rx,
+                max_frame_bytes: DEFAULT_FRAME_BYTES,
+            }),
+            _ => Err(hardware),
+        }
+    }
+
+    /// Unpins what is left and returns the hardware. Both queues have been stopped.
+    pub(super) fn dismantle(mut self) -> (Hardware<P>, MapStats) {
+        self.map.unpin_all(&mut self.hardware.pinner);
+        (self.hardware, self.map.stats())
+    }
+
+    pub(super) fn map_stats(&self) -> MapStats {
+        self.map.stats()
+    }
+
+    pub(super) fn runs(&self) -> bool {
+        self.queue_runs(Queue::Tx) || self.queue_runs(Queue::Rx)
+    }
+
+    pub(super) fn queue_runs(&self, queue: Queue) -> bool {
+        let state = match queue {
+            Queue::Tx => self.tx.state(),
+            Queue::Rx => self.rx.state(),
+        };
+        state != State::Off
+    }
+
+    pub(super) fn ring_touches(&self, queue: Queue, range: PageRange) -> bool {
+        match queue {
+            Queue::Tx => self.tx.touches(range.first(), range.last()),
+            Queue::Rx => self.rx.touches(range.first(), range.last()),
+        }
+    }
+
+    /// Unpins what is idle in the range, and sees that the rest is not used again. Returns how
+    /// many of its pages are still pinned.
+    pub(super) fn invalidate(&mut self, range: PageRange) -> u32 {
+        self.map.invalidate(&mut self.hardware.pinner, range)
+    }
+
+    pub(super) fn start_tx(&mut self, ring: TxRing, stats: &mut Stats) -> Result<(), StopReason> {
+        let config = Self::ring_config(ring.base.raw(), ring.len_bytes, self.rx.ring(), stats)?;
+        let limits = TxLimits {
+            max_frame_bytes: u32::from(super::policy::MAX_FRAME_BYTES),
+        };
+        let mut io = Io {
+            queue: &mut self.hardware.tx,
+            pinner: &mut self.hardware.pinner,
+            map: &mut self.map,
+            stats,
+        };
+        self.tx
+            .enable(&mut io, config, limits)
+            .map_err(StopReason::from)
+    }
+
+    pub(super) fn start_rx(&mut self, ring: RxRing, stats: &mut Stats) -> Result<(), StopReason> {
+        let sizes = BufferSizes::new(ring.layout).map_err(|rejection| {
+            stats.reject(rejection);
+            StopReason::Refused(rejection)
+        })?;
+        let config = RxConfig {
+            ring: Self::ring_config(ring.base.raw(), ring.len_bytes, self.tx.ring(), stats)?,
+            sizes,
+            max_frame_bytes: u32::from(self.max_frame_bytes),
+        };
+        let mut io = Io {
+            queue: &mut self.hardware.rx,
+            pinner: &mut self.hardware.pinner,
+            map: &mut self.map,
+            stats,
+        };
+        self.rx.enable(&mut io, config).map_err(StopReason::from)
+    }
+
+    /// Checks where a ring lies, also against the slice's other ring.
+    fn ring_config(
+        base: u64,
+        len_bytes: u32,
+        other: Option<&RingConfig>,
+        stats: &mut Stats,
+    ) -> Result<RingConfig, StopReason> {
+        let config = RingConfig::new(base, len_bytes).and_then(|config| {
+            if other.is_some_and(|other| other.overlaps(&config)) {
+                Err(Rejection::RingsOverlap)
+            } else {
+                Ok(config)
+            }
+        });
+        config.map_err(|rejection| {
+            stats.reject(rejection);
+            StopReason::Refused(rejection)
+        })
+    }
+
+    /// Moves descriptors of one queue. Returns what happened, and the head to show the guest.
+    pub(super) fn poll(
+        &mut self,
+        queue: Queue,
+        tail: u32,
+        budget: u16,
+        stats: &mut Stats,
+    ) -> (Progress, u16) {
+        let pinner = &mut self.hardware.pinner;
+        let map = &mut self.map;
+        match queue {
+            Queue::Tx => {
+                let mut io = Io {
+                    queue: &mut self.hardware.tx,
+                    pinner,
+                    map,
+                    stats,
+                };
+                (self.tx.poll(&mut io, tail, budget), self.tx.head().get())
+            }
+            Queue::Rx => {
+                let mut io = Io {
+                    queue: &mut self.hardware.rx,
+                    pinner,
+                    map,
+                    stats,
+                };
+                let bounce = &self.hardware.bounce;
+                let progress = self.rx.poll(&mut io, bounce, tail, budget);
+                (progress, self.rx.head().get())
+            }
+        }
+    }
+
+    /// Stops a queue. Nothing of it is in flight afterwards, save on an error.
+    pub(super) fn stop(&mut self, queue: Queue, stats: &mut Stats) -> Result<(), HwError> {
+        let pinner = &mut self.hardware.pinner;
+        let map = &mut self.map;
+        match queue {
+            Queue::Tx => {
+                let mut io = Io {
+                    queue: &mut self.hardware.tx,
+                    pinner,
+                    map,
+                    stats,
+                };
+                self.tx.stop(&mut io)?;
+            }
+            Queue::Rx => {
+                let mut io = Io {
+                    queue: &mut self.hardware.rx,
+                    pinner,
+                    map,
+                    stats,
+                };
+                self.rx.stop(&mut io, &self.hardware.bounce)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn link(&self) -> Option<u16> {
+        self.hardware.port.link()
+    }
+
+    /// The pool's filters as for a new owner: its own address, broadcast, standard frames.
+    pub(super) fn reset_filters(&mut self, mac: MacAddr) {
+        self.hardware.port.reset_filters();
+        self.hardware.port.set_mac(mac);
+        self.set_max_frame(DEFAULT_FRAME_BYTES);
+    }
+
+    pub(super) fn set_max_frame(&mut self, len_bytes: u16) -> bool {
+        let done = self.hardware.port.set_max_frame(len_bytes);
+        if done {
+            self.max_frame_bytes = len_bytes;
+        }
+        done
+    }
+
+    pub(super) fn set_multicast(&mut self, hashes: &[u16]) -> bool {
+        self.hardware.port.set_multicast(hashes)
+    }
+
+    pub(super) fn set_vlan(&mut self, vid: u16, on: bool) -> bool {
+        self.hardware.port.set_vlan(vid, on)
+    }
+
+    pub(super) fn signal(&mut self, vector: u8) {
+        self.hardware.signals.signal(vector);
+    }
+}
+
+impl From<EnableError> for StopReason {
+    fn from(error: EnableError) -> Self {
+        match error {
+            EnableError::Refused(rejection) => Self::Refused(rejection),
+            EnableError::Hw(error) => Self::Hardware(error),
+            // The model enables a queue only after it has stopped.
+            EnableError::Running => Self::Hardware(HwError::Timeout),
+        }
+    }
+}
