@@ -7,7 +7,8 @@
 //!
 //! - a link change never overwrites a reply that the guest has not read yet;
 //! - a guest without clearance (CTS) is refused at once rather than once in two seconds;
-//! - a RESET is always answered with the administrator's address.
+//! - a RESET is always answered with the administrator's address;
+//! - the refusal of a VLAN carries no argument, or `igbvf` would take it for consent.
 
 use super::counters::{
     Counters,
@@ -193,7 +194,7 @@ pub enum Reply {
 pub struct Outcome {
     /// A request that the host is to answer.
     pub request: Option<Request>,
-    /// How many times the "other" cause was given.
+    /// Whether the "other" cause is to be raised.
     pub notify: bool,
 }
 
@@ -389,6 +390,9 @@ impl Mailbox {
             _ => 0,
         };
         let [first, second, third, ..] = &mut self.words;
+        if let (Request::SetVlan { .. }, Reply::Nack) = (request, reply) {
+            *first &= 0xFFFF;
+        }
         *first |= verdict | cts;
         if request == Request::Reset {
             let [a, b, c, d, e, f] = mac.bytes();
