@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A hostile guest and a hostile VMM.
+ *
+ * Each test opens slice A, does what no driver would do, and then looks at
+ * four things: the rule that was broken has been counted, the neighbour (slice
+ * B and the far end of the wire, see neighbour.h) goes on exchanging packets,
+ * nobody's memory has changed, and slice A works again after a reset.
+ *
+ * The environment names the slices and the wire: HOSTILE_A and HOSTILE_B
+ * (UUIDs), HOSTILE_PEER_IF and HOSTILE_PEER_NETNS; HOSTILE_PCI is the NIC
+ * ("0000:00:03.0"). tests/kselftest/hostile.sh sets them. No test asserts how
+ * long something takes; the waits are bounded and long.
+ */
+
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+
+#include "kselftest_harness.h"
+
+#include "neighbour.h"
+#include "probe.h"
+#include "sysfs.h"
+#include "vf.h"
+
+/* Emulated machines are slow; a test that hangs is ended by the harness. */
+#define TIMEOUT_S	240
+
+static const char *uuid_a;
+static const char *pci_address;
+static volatile struct neighbour *nb;
+
+static uint64_t rng_state = 0x9e3779b97f4a7c15;
+
+/* xorshift64: the same values in every run. */
+static uint64_t rng(void)
+{
+	rng_state ^= rng_state << 13;
+	rng_state ^= rng_state >> 7;
+	rng_state ^= rng_state << 17;
+	return rng_state;
+}
+
+FIXTURE(attacker) {
+	struct vf vf;
+};
+
+FIXTURE_SETUP(attacker)
+{
+	ASSERT_EQ(0, vf_open(&self->vf, uuid_a));
+	ASSERT_EQ(0, vf_restart(&self->vf));
+	rng_state ^= (uintptr_t)_metadata->name[0] << 32;
+}
+
+FIXTURE_TEARDOWN(attacker)
+{
+	uint8_t mac[6];
+
+	neighbour_flood_stop(nb);
+	EXPECT_TRUE(neighbour_advances(nb, 3)) TH_LOG("the neighbour stands still, error %d", nb->error);
+	EXPECT_EQ(0u, nb->corrupt);
+	EXPECT_EQ(0u, nb->leaked);
+	EXPECT_EQ(0u, nb->canary_bad);
+
+	/* Over the wire, and through the NIC's internal switch. */
+	EXPECT_EQ(0, vf_restart(&self->vf));
+	memcpy(mac, (void *)nb->peer_mac, sizeof(mac));
+	EXPECT_TRUE(vf_exchange(&self->vf, mac)) TH_LOG("no packets with the wire after a reset");
+	memcpy(mac, (void *)nb->mac, sizeof(mac));
+	EXPECT_TRUE(vf_exchange(&self->vf, mac)) TH_LOG("no packets with the neighbour after a reset");
+	vf_close(&self->vf);
+}
+
+/* A good frame at @iova, for the peer. */
+static void put_frame(struct vf *vf, uint64_t iova, uint32_t len_bytes)
+{
+	struct probe p;
+	uint8_t peer[6];
+
+	memcpy(peer, (void *)nb->peer_mac, sizeof(peer));
+	probe_make(&p, peer, vf->mac, PROBE_FLOOD, len_bytes, len_bytes);
+	memcpy(vf_mem(vf, iova), &p, len_bytes);
+}
+
+/* Whether all of @len_bytes at @va are @byte. */
+static bool all_bytes(const void *va, uint8_t byte, size_t len_bytes)
+{
+	const volatile uint8_t *p = va;
+
+	for (size_t i = 0; i < len_bytes; i++)
+		if (p[i] != byte)
+			return false;
+	return true;
+}
+
+/* Does @what and expects that one of the rules in @names is counted for it. */
+#define EXPECT_REJECTED(names, what) do { \
+	uint64_t before_ = rejections_of(uuid_a, names); \
+	ASSERT_NE(UINT64_MAX, before_) TH_LOG("no counter named %s", names); \
+	what; \
+	EXPECT_TRUE(rejection_comes(uuid_a, names, before_)) TH_LOG("%s was not counted", names); \
+} while (0)
+
+/* The harness keeps its list of tests per translation unit, hence one unit. */
+#include "cases/transmit.c"
+#include "cases/offload.c"
+#include "cases/receive.c"
+#include "cases/rings.c"
+#include "cases/registers.c"
+#include "cases/races.c"
+#include "cases/memory.c"
+#include "cases/lifetime.c"
+#include "cases/vmm.c"
+
+static void stop_neighbour(void)
+{
+	neighbour_stop(nb);
+}
+
+int main(int argc, char **argv)
+{
+	const char *uuid_b = getenv("HOSTILE_B"), *peer_if = getenv("HOSTILE_PEER_IF");
+	int error = -ENOENT;
+
+	uuid_a = getenv("HOSTILE_A");
+	pci_address = getenv("HOSTILE_PCI");
+	if (!uuid_a || !uuid_b || !peer_if) {
+		ksft_print_header();
+		ksft_exit_skip("HOSTILE_A, HOSTILE_B and HOSTILE_PEER_IF name nothing to attack\n");
+	}
+	nb = neighbour_start(uuid_b, peer_if, getenv("HOSTILE_PEER_NETNS"), &error);
+	if (!nb) {
+		ksft_print_header();
+		ksft_exit_fail_msg("the neighbour does not start: %s\n", strerror(-error));
+	}
+	/* Only this process: the harness ends its children with _exit(). */
+	atexit(stop_neighbour);
+	return test_harness_run(argc, argv);
+}

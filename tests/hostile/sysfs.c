@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What the module and the kernel say about a slice and about memory. */
+
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sysfs.h"
+#include "vf.h"
+
+/* One file per rule, named after it. */
+static DIR *open_rejections(const char *uuid)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/mdev/devices/%s/rejected", uuid);
+	return opendir(path);
+}
+
+/* @names is a list "a|b|c". */
+static bool listed(const char *names, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *at = names; (at = strstr(at, name)); at += len)
+		if ((at == names || at[-1] == '|') && (!at[len] || at[len] == '|'))
+			return true;
+	return false;
+}
+
+static bool read_count(int dir, const char *name, uint64_t *count)
+{
+	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	char text[32];
+	ssize_t len;
+
+	if (fd < 0)
+		return false;
+	len = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (len <= 0)
+		return false;
+	text[len] = '\0';
+	return sscanf(text, "%" SCNu64, count) == 1;
+}
+
+/* Sums the rules in @names, or all if it is NULL. */
+static uint64_t sum(const char *uuid, const char *names)
+{
+	DIR *dir = open_rejections(uuid);
+	uint64_t total = 0, count;
+	struct dirent *entry;
+	bool found = false;
+
+	if (!dir)
+		return UINT64_MAX;
+	while ((entry = readdir(dir))) {
+		if (entry->d_name[0] == '.' || (names && !listed(names, entry->d_name)))
+			continue;
+		if (!read_count(dirfd(dir), entry->d_name, &count))
+			continue;
+		total += count;
+		found = true;
+	}
+	closedir(dir);
+	return found ? total : UINT64_MAX;
+}
+
+uint64_t rejections_all(const char *uuid)
+{
+	return sum(uuid, NULL);
+}
+
+uint64_t rejections_of(const char *uuid, const char *names)
+{
+	return sum(uuid, names);
+}
+
+bool rejection_comes(const char *uuid, const char *names, uint64_t before)
+{
+	uint64_t end = now_ms() + VF_WAIT_MS;
+	uint64_t count;
+
+	for (;;) {
+		count = sum(uuid, names);
+		if (count != UINT64_MAX && count > before)
+			return true;
+		if (count == UINT64_MAX || now_ms() > end)
+			return false;
+		nap();
+	}
+}
+
+uint64_t physical_address(const void *va)
+{
+	const uint64_t present = 1ull << 63, frame_mask = (1ull << 55) - 1;
+	uint64_t entry = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	if (pread(fd, &entry, sizeof(entry), (uintptr_t)va / VF_PAGE * sizeof(entry)) != sizeof(entry))
+		entry = 0;
+	close(fd);
+	return entry & present ? (entry & frame_mask) * VF_PAGE : 0;
+}
+
+uint64_t kernel_code_address(void)
+{
+	FILE *file = fopen("/proc/iomem", "re");
+	uint64_t address = 0;
+	char line[256];
+
+	if (!file)
+		return 0;
+	while (fgets(line, sizeof(line), file))
+		if (strstr(line, "Kernel code") && sscanf(line, "%" SCNx64, &address) == 1)
+			break;
+	fclose(file);
+	return address;
+}
+
+long locked_kib(void)
+{
+	FILE *file = fopen("/proc/self/status", "re");
+	long total = 0, value;
+	char line[256];
+
+	if (!file)
+		return -1;
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "VmLck: %ld", &value) == 1 || sscanf(line, "VmPin: %ld", &value) == 1)
+			total += value;
+	fclose(file);
+	return total;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the module and the kernel say about a slice and about memory. */
+#ifndef HOSTILE_SYSFS_H
+#define HOSTILE_SYSFS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * What the slice's counters of the rules in @names ("a|b|c") add up to;
+ * UINT64_MAX if there are none of these names.
+ */
+uint64_t rejections_of(const char *uuid, const char *names);
+/* The sum over all rules. */
+uint64_t rejections_all(const char *uuid);
+/* Waits until one of the rules in @names has been counted since @before. */
+bool rejection_comes(const char *uuid, const char *names, uint64_t before);
+
+/* Physical address of a page of this process; 0 if not known. */
+uint64_t physical_address(const void *va);
+/* Physical address of the kernel's code; 0 if not known. */
+uint64_t kernel_code_address(void);
+/* Memory of this process that is locked or pinned, in KiB. */
+long locked_kib(void);
+
+#endif
