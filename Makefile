@@ -2,7 +2,7 @@
 # "make" lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-quiet modules demo test test-core test-vm bench lint doc shell clean distclean
+.PHONY: help setup setup-quiet modules demo test test-core test-vm test-programs bench lint doc shell clean distclean
 
 help: ## this list
 	@echo "Sluice: slices of a network card for virtual machines."
@@ -24,6 +24,9 @@ else
 modules: setup-quiet ## sluice.ko, in build/module (KDIR=dir [LLVM=1]: for that kernel, by this machine's tools)
 	@tools/build $(foreach name,CLIPPY V WERROR,$(if $($(name)),$(name)=$($(name))))
 endif
+
+test-programs: setup-quiet ## the tests' C programs, in build/
+	@tools/build-tests
 
 demo: setup-quiet ## two guests talk to each other and to the wire through slices
 	@tools/demo
