@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Numbered raw Ethernet packets: each is accounted for, and each byte is checked. */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "probe.h"
+#include "traffic.h"
+
+#define BURST_MAX	64u
+#define SOCKET_BYTES	(32 << 20)
+
+static int open_interface(const char *ifname, uint8_t *mac)
+{
+	struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(PROBE_ETHERTYPE) };
+	struct ifreq ifr = { 0 };
+	int size = SOCKET_BYTES;
+	int fd = socket(AF_PACKET, SOCK_RAW, 0);
+
+	if (fd < 0)
+		return -1;
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", ifname);
+	if (ioctl(fd, SIOCGIFINDEX, &ifr))
+		return -1;
+	addr.sll_ifindex = ifr.ifr_ifindex;
+	if (ioctl(fd, SIOCGIFHWADDR, &ifr))
+		return -1;
+	memcpy(mac, ifr.ifr_hwaddr.sa_data, 6);
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+	return bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -1 : fd;
+}
+
+/* Sleeps until packet @n is due. */
+static void pace(uint64_t start_ns, uint64_t n, uint32_t rate_pps)
+{
+	uint64_t due_ns = start_ns + n * 1000000000ull / rate_pps;
+	uint64_t now = now_ns();
+
+	if (due_ns > now)
+		usleep((due_ns - now) / 1000);
+}
+
+int numbered_send(const struct options *o)
+{
+	static struct probe packets[BURST_MAX];
+	struct mmsghdr msgs[BURST_MAX] = { 0 };
+	struct iovec iovs[BURST_MAX];
+	uint32_t burst = o->burst < BURST_MAX ? o->burst : BURST_MAX;
+	uint64_t sent = 0, retries = 0, start;
+	uint8_t self[6], dst[6];
+	int fd;
+
+	if (sscanf(o->address, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx",
+		   &dst[0], &dst[1], &dst[2], &dst[3], &dst[4], &dst[5]) != 6) {
+		fprintf(stderr, "traffic: %s is no MAC address\n", o->address);
+		return 2;
+	}
+	fd = open_interface(o->ifname, self);
+	if (fd < 0) {
+		perror(o->ifname);
+		return 1;
+	}
+	for (uint32_t i = 0; i < burst; i++) {
+		iovs[i] = (struct iovec){ &packets[i], o->size_bytes };
+		msgs[i].msg_hdr.msg_iov = &iovs[i];
+		msgs[i].msg_hdr.msg_iovlen = 1;
+	}
+
+	start = now_ns();
+	while (sent < o->count) {
+		uint32_t n = o->count - sent < burst ? o->count - sent : burst;
+		uint32_t done = 0;
+
+		for (uint32_t i = 0; i < n; i++)
+			probe_make(&packets[i], dst, self, PROBE_FLOOD, sent + i, o->size_bytes);
+		if (o->rate_pps)
+			pace(start, sent, o->rate_pps);
+		while (done < n) {
+			int ret = sendmmsg(fd, msgs + done, n - done, 0);
+
+			if (ret > 0) {
+				done += ret;
+			} else if (errno == ENOBUFS || errno == EAGAIN || errno == EINTR) {
+				/* The device's queue is full; what was not sent is sent again. */
+				retries++;
+				usleep(100);
+			} else {
+				perror("send");
+				return 1;
+			}
+		}
+		sent += n;
+	}
+	uint64_t us = (now_ns() - start) / 1000;
+
+	printf("sent=%llu retries=%llu us=%llu pps=%llu\n", (unsigned long long)sent,
+	       (unsigned long long)retries, (unsigned long long)us,
+	       (unsigned long long)(us ? sent * 1000000 / us : 0));
+	return 0;
+}
+
+struct account {
+	uint8_t *seen;		/* one bit per sequence number */
+	uint64_t received, duplicated, reordered, corrupt, highest;
+};
+
+static void account(struct account *a, const struct probe *p, ssize_t len, uint64_t count)
+{
+	uint8_t bit = 1 << (p->seq & 7);
+
+	if (!probe_intact(p, len) || p->seq >= count) {
+		a->corrupt++;
+		return;
+	}
+	if (a->seen[p->seq >> 3] & bit) {
+		a->duplicated++;
+		return;
+	}
+	a->seen[p->seq >> 3] |= bit;
+	if (a->received && p->seq < a->highest)
+		a->reordered++;
+	else
+		a->highest = p->seq;
+	a->received++;
+}
+
+int numbered_receive(const struct options *o)
+{
+	static struct probe packets[BURST_MAX];
+	struct mmsghdr msgs[BURST_MAX] = { 0 };
+	struct iovec iovs[BURST_MAX];
+	struct account a = { .seen = calloc(1, o->count / 8 + 1) };
+	struct tpacket_stats stats = { 0 };
+	socklen_t stats_len = sizeof(stats);
+	uint64_t first = 0, last = 0, drops = 0;
+	uint8_t self[6];
+	int fd = open_interface(o->ifname, self);
+
+	if (fd < 0 || !a.seen) {
+		perror(o->ifname);
+		return 1;
+	}
+	for (uint32_t i = 0; i < BURST_MAX; i++) {
+		iovs[i] = (struct iovec){ &packets[i], sizeof(packets[i]) };
+		msgs[i].msg_hdr.msg_iov = &iovs[i];
+		msgs[i].msg_hdr.msg_iovlen = 1;
+	}
+	puts("listening");
+	fflush(stdout);
+
+	/* The first packet may take longer: the sender has to start. */
+	while (a.received < o->count) {
+		struct pollfd pfd = { .fd = fd, .events = POLLIN };
+		int n;
+
+		if (poll(&pfd, 1, a.received ? o->idle_ms : o->idle_ms + 20000) <= 0)
+			break;
+		n = recvmmsg(fd, msgs, BURST_MAX, MSG_DONTWAIT, NULL);
+		last = now_ns();
+		for (int i = 0; i < n; i++) {
+			const struct probe *p = &packets[i];
+
+			if (!probe_is(p, msgs[i].msg_len) || p->kind != PROBE_FLOOD ||
+			    !memcmp(p->src, self, sizeof(self)))
+				continue;
+			if (!a.received)
+				first = last;
+			account(&a, p, msgs[i].msg_len, o->count);
+		}
+	}
+	if (!getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &stats_len))
+		drops = stats.tp_drops;
+	printf("received=%llu lost=%llu socket_drops=%llu duplicated=%llu reordered=%llu corrupt=%llu us=%llu pps=%llu\n",
+	       (unsigned long long)a.received, (unsigned long long)(o->count - a.received),
+	       (unsigned long long)drops, (unsigned long long)a.duplicated,
+	       (unsigned long long)a.reordered, (unsigned long long)a.corrupt,
+	       (unsigned long long)(last - first) / 1000,
+	       (unsigned long long)(last > first ? a.received * 1000000000ull / (last - first) : 0));
+	return a.corrupt || a.duplicated ? 1 : 0;
+}
