@@ -9,9 +9,9 @@
 use crate::addr::PoolId;
 use crate::net::MacAddr;
 
-/// VLAN entries that all pools share (82576 datasheet 8.14.18, VLVF).
+/// VLAN entries that all pools share (VLVF, 82576 datasheet 8.14).
 pub const VLAN_SLOTS: usize = 32;
-/// Words of the multicast hash table and of the VLAN bitmap (82576 datasheet 8.10.17, 8.10.22).
+/// Words of the multicast hash table and of the VLAN bitmap (MTA and VFTA, 82576 datasheet 8.10).
 pub const TABLE_WORDS: usize = 128;
 /// Most multicast hashes one pool may ask for; the `igbvf` mailbox message carries 30.
 pub const HASHES_MAX: usize = 32;

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The hardware: a NIC whose pools are claimed one by one.
+//!
+//! A [`Nic`] lives from its PCI probe until its last user lets go. [`Nic::claim_pool`] hands out
+//! a pool with its queues and filters; whoever holds a part of it keeps the pool, and when the last
+//! part is dropped the pool is stopped and emptied (invariant 8).
+//!
+//! Locks: the control lock guards what pools share (filter tables, enables, who owns what). It is
+//! the innermost lock. Queues and vectors need none: each belongs to one owner.
+
+mod driver;
+mod igb;
+mod pools;
+mod queue;
+
+pub(crate) use self::{
+    driver::{
+        Driver,
+        Frontend, //
+    },
+    igb::PortStats,
+    pools::{
+        PoolClaim,
+        PoolPort, //
+    },
+    queue::{
+        RxQueue,
+        TxQueue, //
+    }, //
+};
+
+use kernel::{
+    device::Core,
+    new_mutex,
+    pci,
+    prelude::*,
+    str::CString,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+use sluice_core::{
+    addr::PoolId,
+    net::MacAddr, //
+};
+
+use self::{
+    igb::{
+        Port,
+        Routing, //
+    },
+    pools::Control, //
+};
+use crate::{
+    sys::{
+        dma::DescRing,
+        irq, //
+    },
+    worker::{
+        Mailbox,
+        Pollable,
+        Source, //
+    }, //
+};
+
+/// log2 of the descriptors in a transmit shadow ring.
+const TX_ORDER: u32 = 10;
+/// log2 of the descriptors in a receive shadow ring.
+const RX_ORDER: u32 = 9;
+
+/// The shadow rings of one pool. They stay with the NIC; owners come and go.
+struct Rings {
+    tx: Arc<DescRing>,
+    rx: Arc<DescRing>,
+}
+
+/// A NIC that has been taken over.
+#[pin_data]
+pub(crate) struct Nic {
+    name: CString,
+    port: Port,
+    mac: MacAddr,
+    routing: Routing,
+    rings: KVec<Rings>,
+    mailbox: Arc<Mailbox>,
+    #[pin]
+    control: Mutex<Control>,
+}
+
+impl Nic {
+    /// Takes over the port: resets it and sets it up to deny everything. `vectors` is how many
+    /// interrupt vectors there are, at least one.
+    fn new(pdev: &pci::Device<Core<'_>>, port: Port, vectors: u8) -> Result<Arc<Self>> {
+        let gone = |_| {
+            dev_err!(pdev, "the device does not come out of its reset\n");
+            EIO
+        };
+        port.reset().map_err(gone)?;
+        if !port.is_copper() {
+            dev_err!(pdev, "only ports with the internal copper PHY are supported\n");
+            return Err(ENODEV);
+        }
+        let mac = port.permanent_mac();
+        if !mac.is_valid_station() {
+            dev_err!(pdev, "the EEPROM holds no valid address ({})\n", format_args!("{mac}"));
+            return Err(ENODEV);
+        }
+        port.configure().map_err(gone)?;
+
+        let routing = Routing::new(port.pools(), vectors);
+        let mut rings = KVec::new();
+        for _ in 0..port.pools() {
+            let tx = Arc::new(DescRing::new(pdev.as_ref(), TX_ORDER)?, GFP_KERNEL)?;
+            let rx = Arc::new(DescRing::new(pdev.as_ref(), RX_ORDER)?, GFP_KERNEL)?;
+            rings.push(Rings { tx, rx }, GFP_KERNEL)?;
+        }
+        let name = CString::try_from_fmt(fmt!("{}", pdev.as_ref().name()))?;
+        let mailbox = Mailbox::new()?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                name,
+                port,
+                mac,
+                routing,
+                rings,
+                mailbox,
+                control <- new_mutex!(Control::new()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The PCI address, for messages.
+    pub(crate) fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    /// The chip, for messages.
+    pub(crate) fn chip(&self) -> &'static str {
+        self.port.chip()
+    }
+
+    /// Pools that the NIC has, claimed or not.
+    pub(crate) fn pools(&self) -> u8 {
+        self.port.pools()
+    }
+
+    /// The NIC's own address, which no slice gets.
+    pub(crate) fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
+    /// The address that a slice on `pool` has unless the administrator says otherwise: locally
+    /// administered, the same each time, and different for every pool of every NIC.
+    pub(crate) fn mac_for(&self, pool: PoolId) -> MacAddr {
+        let [first, rest @ ..] = self.mac.bytes();
+        // Bits 2 to 7 of the first byte tell the pools apart; no pool gets the NIC's own address.
+        let first = (first | 2) ^ ((pool.index() as u8 + 1) << 2);
+        let [b, c, d, e, f] = rest;
+        MacAddr::new([first, b, c, d, e, f])
+    }
+
+    /// Link speed in Mb/s, or `None` while the link is down or the device gone.
+    pub(crate) fn link(&self) -> Option<u16> {
+        self.port.link().ok().flatten()
+    }
+
+    /// What the port has counted since it was taken over.
+    pub(crate) fn stats(&self) -> PortStats {
+        let mut control = self.control.lock();
+        self.port.add_stats(&mut control.stats);
+        control.stats
+    }
+
+    /// Polls `target` from now on whenever something happens to `pool`.
+    pub(crate) fn attach(&self, pool: PoolId, target: Arc<dyn Pollable>) {
+        self.mailbox.attach(pool, target);
+    }
+
+    /// Ends [`Self::attach`]. A poll that has begun may still run when this returns.
+    pub(crate) fn detach(&self, pool: PoolId) {
+        self.mailbox.detach(pool);
+    }
+
+    /// There is work for `pool`: has it polled. Callable from any context.
+    pub(crate) fn kick(&self, pool: PoolId) {
+        self.mailbox.kick(pool);
+    }
+}
+
+impl irq::Handler for Nic {
+    fn interrupt(&self, vector: u8) {
+        // Masked first, marked second: the worker arms the vector only after it has seen the mark.
+        self.port.mask(vector);
+        let uses = self.routing.vector_use(vector);
+        if uses.pools != 0 {
+            self.mailbox.interrupted(uses.pools);
+        }
+        if uses.link {
+            self.mailbox.link_interrupted();
+        }
+    }
+}
+
+impl Source for Nic {
+    fn acknowledge(&self, pool: PoolId) {
+        let vector = self.routing.pool_vector(pool);
+        // A shared vector's cause is not this pool's alone to forget.
+        if self.routing.vector_use(vector).is_exclusive() {
+            self.port.clear_cause(vector);
+        }
+    }
+
+    fn arm(&self, pool: PoolId) {
+        self.port.unmask(self.routing.pool_vector(pool));
+    }
+
+    fn link_event(&self) {
+        self.port.acknowledge_link();
+        self.port.unmask(self.routing.link_vector());
+    }
+}

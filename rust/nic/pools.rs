@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who owns which pool, and what it receives.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full, //
+        },
+        Arc, //
+    }, //
+};
+use sluice_core::{
+    addr::PoolId,
+    net::MacAddr,
+    platform::{
+        self,
+        HwError, //
+    },
+    pool::{
+        Filters,
+        VLAN_SLOTS, //
+    }, //
+};
+
+use super::{
+    igb::{
+        Acceptance,
+        Port,
+        PortStats, //
+    },
+    queue::{
+        RxQueue,
+        TxQueue, //
+    },
+    Nic, //
+};
+
+/// Longest frame of a pool that has asked for no more: 1500 bytes, header, VLAN tag, FCS.
+const FRAME_DEFAULT_BYTES: u16 = 1522;
+/// Longest frame that a pool may ask for (82576 datasheet 8.10, RLPML).
+const FRAME_MAX_BYTES: u16 = 9728;
+
+/// What the control lock guards.
+pub(super) struct Control {
+    /// Claimed pools, one bit each.
+    claimed: u8,
+    /// Pools whose queues did not stop: the NIC may still use their memory, so nobody gets them.
+    stuck: u8,
+    /// Pools that may receive.
+    receiving: u8,
+    /// Pools that may send.
+    sending: u8,
+    filters: Filters,
+    frame_max: [u16; PoolId::MAX],
+    pub(super) stats: PortStats,
+}
+
+impl Control {
+    pub(super) fn new() -> Self {
+        Self {
+            claimed: 0,
+            stuck: 0,
+            receiving: 0,
+            sending: 0,
+            filters: Filters::new(),
+            frame_max: [FRAME_DEFAULT_BYTES; PoolId::MAX],
+            stats: PortStats::default(),
+        }
+    }
+
+    /// Writes what is `pool`'s own: its address and what it accepts beside it.
+    fn apply_pool(&self, port: &Port, pool: PoolId) {
+        if !port.is_present() {
+            return;
+        }
+        port.set_address(pool, self.filters.mac(pool));
+        let claimed = self.claimed & bit(pool) != 0;
+        let frame_max = self.frame_max.get(pool.index()).copied();
+        let what = Acceptance {
+            frame_max_bytes: frame_max.unwrap_or(FRAME_DEFAULT_BYTES),
+            multicast: self.filters.has_hashes(pool),
+        };
+        port.accept(pool, claimed.then_some(what));
+    }
+
+    /// Writes which pools may receive and send.
+    fn apply_enabled(&self, port: &Port) {
+        if port.is_present() {
+            port.set_enabled_pools(self.receiving, self.sending);
+        }
+    }
+
+    /// Changes the filters by `change` and writes what is different now to the shared tables.
+    fn change<R>(&mut self, port: &Port, change: impl FnOnce(&mut Filters) -> R) -> R {
+        let hashes = self.filters.hash_table();
+        let vlans: [_; VLAN_SLOTS] = core::array::from_fn(|i| self.filters.vlan_slot(i));
+        let result = change(&mut self.filters);
+        if !port.is_present() {
+            return result;
+        }
+        let now = self.filters.hash_table();
+        for (index, (&old, &new)) in hashes.iter().zip(&now).enumerate() {
+            if old != new {
+                port.set_hash_word(index, new);
+            }
+        }
+        for (index, &old) in vlans.iter().enumerate() {
+            let new = self.filters.vlan_slot(index);
+            if old == new {
+                continue;
+            }
+            // Frames of a VLAN pass the bitmap only while the entry that steers them is there.
+            for slot in [old, new].into_iter().flatten() {
+                let word = usize::from(slot.vid >> 5);
+                match new {
+                    None => port.set_vlan_word(word, self.filters.vlan_word(word)),
+                    Some(_) => port.set_vlan_slot(index, new),
+                }
+                match new {
+                    None => port.set_vlan_slot(index, new),
+                    Some(_) => port.set_vlan_word(word, self.filters.vlan_word(word)),
+                }
+            }
+        }
+        result
+    }
+}
+
+/// The pool's bit in a mask.
+fn bit(pool: PoolId) -> u8 {
+    1 << pool.index()
+}
+
+/// Holds a pool. The last one to let go of it stops and empties the pool.
+pub(super) struct Lease {
+    pub(super) nic: Arc<Nic>,
+    pub(super) pool: PoolId,
+    /// Queues that have been handed out and not come back.
+    queues_out: Atomic<u32>,
+}
+
+impl Lease {
+    /// One of the queues has come back.
+    pub(super) fn return_queue(&self) {
+        self.queues_out.fetch_sub(1, Full);
+    }
+
+    /// Lets the pool receive or not.
+    pub(super) fn set_receiving(&self, on: bool) {
+        let mut control = self.nic.control.lock();
+        control.receiving = with(control.receiving, self.pool, on);
+        control.apply_enabled(&self.nic.port);
+    }
+
+    /// Lets the pool send or not.
+    pub(super) fn set_sending(&self, on: bool) {
+        let mut control = self.nic.control.lock();
+        control.sending = with(control.sending, self.pool, on);
+        control.apply_enabled(&self.nic.port);
+    }
+}
+
+/// `mask` with the pool's bit on or off.
+fn with(mask: u8, pool: PoolId, on: bool) -> u8 {
+    if on {
+        mask | bit(pool)
+    } else {
+        mask & !bit(pool)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let pool = self.pool;
+        let port = &self.nic.port;
+        self.set_receiving(false);
+        let rx = port.stop_rx(pool);
+        let tx = port.stop_tx(pool);
+        self.set_sending(false);
+
+        let mut control = self.nic.control.lock();
+        control.change(port, |filters| filters.clear(pool));
+        control.claimed &= !bit(pool);
+        if let Some(frame_max) = control.frame_max.get_mut(pool.index()) {
+            *frame_max = FRAME_DEFAULT_BYTES;
+        }
+        control.apply_pool(port, pool);
+        match rx.and(tx) {
+            // A device that is gone touches no memory.
+            Ok(()) | Err(HwError::Gone) => {
+                if let Some(rings) = self.nic.rings.get(pool.index()) {
+                    rings.tx.clear();
+                    rings.rx.clear();
+                }
+            }
+            Err(HwError::Timeout) => {
+                control.stuck |= bit(pool);
+                pr_err!(
+                    "{}: pool {} does not stop; it stays out of use\n",
+                    self.nic.name(),
+                    pool.index()
+                );
+            }
+        }
+    }
+}
+
+/// A pool that belongs to whoever holds this, its queues or its port.
+pub(crate) struct PoolClaim(Arc<Lease>);
+
+impl Nic {
+    /// Claims a free pool. It receives its default address (see [`Nic::mac_for`]), broadcast and
+    /// nothing else, once its queues run.
+    ///
+    /// `ENOSPC` when no pool is free.
+    pub(crate) fn claim_pool(self: &Arc<Self>) -> Result<PoolClaim> {
+        let pool = {
+            let mut control = self.control.lock();
+            let taken = control.claimed | control.stuck;
+            let pool = (0..self.pools())
+                .filter_map(PoolId::new)
+                .find(|&pool| taken & bit(pool) == 0)
+                .ok_or(ENOSPC)?;
+            control.claimed |= bit(pool);
+            let mac = self.mac_for(pool);
+            if control.filters.set_mac(pool, mac).is_err() {
+                pr_notice!(
+                    "{}: {} is another slice's already\n",
+                    self.name(),
+                    format_args!("{mac}")
+                );
+            }
+            control.apply_pool(&self.port, pool);
+            pool
+        };
+        // If this fails, the lease is dropped, which undoes the above.
+        let lease = Arc::new(
+            Lease {
+                nic: self.clone(),
+                pool,
+                queues_out: Atomic::new(0),
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(PoolClaim(lease))
+    }
+
+    /// Pools that can be claimed.
+    pub(crate) fn free_pools(&self) -> u32 {
+        let control = self.control.lock();
+        let taken = control.claimed | control.stuck;
+        (0..self.pools())
+            .filter(|pool| taken >> pool & 1 == 0)
+            .map(|_| 1)
+            .sum()
+    }
+}
+
+impl PoolClaim {
+    /// Which pool it is.
+    pub(crate) fn pool(&self) -> PoolId {
+        self.0.pool
+    }
+
+    /// The NIC that the pool is of.
+    pub(crate) fn nic(&self) -> &Arc<Nic> {
+        &self.0.nic
+    }
+
+    /// The pool's queues, stopped. `EBUSY` while an earlier pair has not been dropped.
+    pub(crate) fn queues(&self) -> Result<(TxQueue, RxQueue)> {
+        if self.0.queues_out.cmpxchg(0, 2, Full).is_err() {
+            return Err(EBUSY);
+        }
+        let rings = self.0.nic.rings.get(self.0.pool.index()).ok_or(ENODEV)?;
+        Ok((
+            TxQueue::new(self.0.clone(), rings.tx.clone()),
+            RxQueue::new(self.0.clone(), rings.rx.clone()),
+        ))
+    }
+
+    /// The pool's filters and the port's state.
+    pub(crate) fn port(&self) -> PoolPort {
+        PoolPort(self.0.clone())
+    }
+}
+
+/// A pool's filters and the port's state.
+pub(crate) struct PoolPort(Arc<Lease>);
+
+impl platform::Port for PoolPort {
+    fn link(&self) -> Option<u16> {
+        self.0.nic.link()
+    }
+
+    fn set_mac(&mut self, mac: MacAddr) -> bool {
+        let nic = &self.0.nic;
+        let mut control = nic.control.lock();
+        let done = control.filters.set_mac(self.0.pool, mac).is_ok();
+        control.apply_pool(&nic.port, self.0.pool);
+        done
+    }
+
+    fn set_multicast(&mut self, hashes: &[u16]) -> bool {
+        let (nic, pool) = (&self.0.nic, self.0.pool);
+        let mut control = nic.control.lock();
+        let done = control.change(&nic.port, |filters| filters.set_hashes(pool, hashes));
+        control.apply_pool(&nic.port, pool);
+        done.is_ok()
+    }
+
+    fn set_vlan(&mut self, vid: u16, on: bool) -> bool {
+        let (nic, pool) = (&self.0.nic, self.0.pool);
+        let mut control = nic.control.lock();
+        control
+            .change(&nic.port, |filters| filters.set_vlan(pool, vid, on))
+            .is_ok()
+    }
+
+    fn set_max_frame(&mut self, len_bytes: u16) -> bool {
+        if len_bytes > FRAME_MAX_BYTES {
+            return false;
+        }
+        let (nic, pool) = (&self.0.nic, self.0.pool);
+        let mut control = nic.control.lock();
+        if let Some(frame_max) = control.frame_max.get_mut(pool.index()) {
+            *frame_max = len_bytes.max(FRAME_DEFAULT_BYTES);
+        }
+        control.apply_pool(&nic.port, pool);
+        true
+    }
+
+    fn reset_filters(&mut self) {
+        let (nic, pool) = (&self.0.nic, self.0.pool);
+        let mut control = nic.control.lock();
+        control.change(&nic.port, |filters| filters.clear_but_mac(pool));
+        if let Some(frame_max) = control.frame_max.get_mut(pool.index()) {
+            *frame_max = FRAME_DEFAULT_BYTES;
+        }
+        control.apply_pool(&nic.port, pool);
+    }
+}

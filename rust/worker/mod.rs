@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The sidecore: one thread per NIC that moves requests and completions of all its slices.
+//!
+//! Interrupts and doorbells only mark a pool as pending and wake the thread; all work happens in
+//! it, a bounded burst per slice in turn, so that no slice can starve another (invariant 10).
+
+mod run;
+
+pub(crate) use self::run::Worker;
+
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        Arc,
+        Mutex,
+        SetOnce, //
+    },
+    task::Task, //
+};
+pub(crate) use sluice_core::slice::Polled;
+
+use sluice_core::addr::PoolId;
+
+/// Something the worker polls: a slice. Both methods run in the worker's thread and may sleep.
+pub(crate) trait Pollable: Send + Sync {
+    /// Does up to `budget` descriptors of work in each direction. `now_ns` is monotonic time.
+    fn poll(&self, now_ns: u64, budget: u32) -> Polled;
+    /// The port's link may have changed.
+    fn link_changed(&self, now_ns: u64);
+}
+
+/// Where a pool's interrupts come from. Called from the worker's thread.
+pub(crate) trait Source: Send + Sync + 'static {
+    /// Forgets what has been signalled for `pool` so far. The caller looks at the queues after
+    /// this, so nothing is lost.
+    fn acknowledge(&self, pool: PoolId);
+    /// Lets `pool` interrupt again. An event since [`Self::acknowledge`] interrupts at once.
+    fn arm(&self, pool: PoolId);
+    /// Takes note of a link event and lets the next one interrupt.
+    fn link_event(&self);
+}
+
+/// Pools, one bit each.
+type PoolMask = u8;
+
+/// What has happened since the worker last looked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Events(u64);
+
+impl Events {
+    const NONE: Self = Self(0);
+    const LINK: Self = Self(1 << 16);
+
+    const fn kicked(pool: PoolId) -> Self {
+        Self(1 << pool.index())
+    }
+
+    const fn interrupted(pools: PoolMask) -> Self {
+        Self((pools as u64) << 8)
+    }
+
+    /// Pools with an event of either kind.
+    const fn pools(self) -> PoolMask {
+        (self.0 | self.0 >> 8) as PoolMask
+    }
+
+    /// Pools whose interrupt has fired, and is therefore masked.
+    const fn fired(self) -> PoolMask {
+        (self.0 >> 8) as PoolMask
+    }
+
+    const fn has_link(self) -> bool {
+        self.0 & Self::LINK.0 != 0
+    }
+}
+
+/// The side of a worker that others see: who is polled, and what has happened.
+#[pin_data]
+pub(crate) struct Mailbox {
+    pending: Atomic<u64>,
+    thread: SetOnce<ARef<Task>>,
+    #[pin]
+    slots: Mutex<[Option<Arc<dyn Pollable>>; PoolId::MAX]>,
+}
+
+impl Mailbox {
+    /// Nobody is polled yet.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                pending: Atomic::new(0),
+                thread: SetOnce::new(),
+                slots <- new_mutex!([const { None }; PoolId::MAX]),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Polls `target` from now on whenever something happens to `pool`. Replaces an earlier one.
+    pub(crate) fn attach(&self, pool: PoolId, target: Arc<dyn Pollable>) {
+        let old = self.replace(pool, Some(target));
+        drop(old);
+        self.kick(pool);
+    }
+
+    /// Ends [`Self::attach`]. A poll that has begun may still run when this returns; the target
+    /// must take that (it is called with its own lock free, and kept alive until then).
+    pub(crate) fn detach(&self, pool: PoolId) {
+        drop(self.replace(pool, None));
+    }
+
+    fn replace(
+        &self,
+        pool: PoolId,
+        target: Option<Arc<dyn Pollable>>,
+    ) -> Option<Arc<dyn Pollable>> {
+        let mut slots = self.slots.lock();
+        match slots.get_mut(pool.index()) {
+            Some(slot) => core::mem::replace(slot, target),
+            None => None,
+        }
+    }
+
+    fn target(&self, pool: PoolId) -> Option<Arc<dyn Pollable>> {
+        self.slots.lock().get(pool.index()).cloned().flatten()
+    }
+
+    /// There is work for `pool`. Callable from any context.
+    pub(crate) fn kick(&self, pool: PoolId) {
+        self.post(Events::kicked(pool));
+    }
+
+    /// The interrupt of `pools` fired and is masked now. Callable from interrupt context.
+    pub(crate) fn interrupted(&self, pools: PoolMask) {
+        self.post(Events::interrupted(pools));
+    }
+
+    /// The link interrupt fired. Callable from interrupt context.
+    pub(crate) fn link_interrupted(&self) {
+        self.post(Events::LINK);
+    }
+
+    fn post(&self, events: Events) {
+        let mut seen = self.pending.load(Relaxed);
+        // Bounded in practice: it repeats only when another CPU has just added an event.
+        while seen & events.0 != events.0 {
+            match self.pending.cmpxchg(seen, seen | events.0, Full) {
+                Ok(_) => {
+                    if let Some(thread) = self.thread.as_ref() {
+                        thread.wake_up();
+                    }
+                    return;
+                }
+                Err(now) => seen = now,
+            }
+        }
+        // All of it was already pending: whoever posted it wakes the thread, which has not looked.
+    }
+
+    fn take(&self) -> Events {
+        Events(self.pending.xchg(0, Full))
+    }
+
+    fn is_pending(&self) -> bool {
+        self.pending.load(Relaxed) != 0
+    }
+}
