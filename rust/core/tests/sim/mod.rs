@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A machine in one process: guest memory scattered over the bus among canaries, a NIC that acts
+//! when it is told to, and a VMM that can take memory away. It watches the invariants while it
+//! runs and panics at the first breach.
+//!
+//!     let mut sim = SimMachine::builder().seed(1).guest_pages(512).build();
+//!
+//! `sim.pinner`, `sim.tx_queue`, `sim.rx_queue`, `sim.bounce`, `sim.port`, `sim.signals` are the
+//! platform's halves ([`SimPlatform`]); `sim.world()` is the view from outside.
+
+#![allow(dead_code)] // Each test uses its part.
+
+pub mod guest;
+pub mod nic;
+pub mod rig;
+pub mod rng;
+pub mod world;
+
+use std::cell::{
+    RefCell,
+    RefMut, //
+};
+use std::rc::Rc;
+
+use sluice_core::addr::{
+    BusPage,
+    GuestPage,
+    PAGE_SIZE, //
+};
+use sluice_core::net::MacAddr;
+use sluice_core::platform::*;
+
+use nic::Dir;
+use world::World;
+
+pub type Shared = Rc<RefCell<World>>;
+
+/// The platform over a [`World`].
+pub struct SimPlatform;
+
+impl Platform for SimPlatform {
+    type Alloc = StdAlloc;
+    type Pinner = SimPinner;
+    type Queue = SimQueue;
+    type Port = SimPort;
+    type Signals = SimSignals;
+    type Bounce = SimBounce;
+}
+
+pub struct StdAlloc;
+
+impl Alloc for StdAlloc {
+    type Buf<T> = Box<[T]>;
+    fn filled<T>(len: usize, make: impl FnMut(usize) -> T) -> Option<Box<[T]>> {
+        Some((0..len).map(make).collect())
+    }
+}
+
+/// A pinned page. Dropped without `unpin`, it stays pinned, as in the kernel.
+pub struct SimPage {
+    world: Shared,
+    frame: usize,
+    access: Access,
+}
+
+impl SimPage {
+    fn need_write(&self) {
+        assert_eq!(
+            self.access,
+            Access::Write,
+            "CPU writes a page pinned for reading"
+        );
+    }
+}
+
+impl PinnedPage for SimPage {
+    fn bus(&self) -> BusPage {
+        BusPage::from_mapping(World::bus_of(self.frame)).unwrap()
+    }
+    fn load_desc(&self, offset: u16) -> [u64; 2] {
+        assert_eq!(offset % 16, 0);
+        self.world.borrow_mut().cpu_load(self.frame, offset)
+    }
+    fn store_desc(&self, offset: u16, words: [u64; 2]) {
+        assert_eq!(offset % 16, 0);
+        self.need_write();
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&words[0].to_le_bytes());
+        bytes[8..].copy_from_slice(&words[1].to_le_bytes());
+        self.world
+            .borrow_mut()
+            .cpu_store(self.frame, offset, &bytes);
+    }
+    fn store_u32(&self, offset: u16, value: u32) {
+        assert_eq!(offset % 4, 0);
+        self.need_write();
+        let mut world = self.world.borrow_mut();
+        world.cpu_store(self.frame, offset, &value.to_le_bytes());
+    }
+    fn copy_in(&self, offset: u16, bytes: &[u8]) {
+        self.need_write();
+        let len = bytes.len().min((PAGE_SIZE as u16 - offset).into());
+        let mut world = self.world.borrow_mut();
+        world.cpu_store(self.frame, offset, &bytes[..len]);
+    }
+    fn copy_out(&self, offset: u16, bytes: &mut [u8]) {
+        let len = bytes.len().min((PAGE_SIZE as u16 - offset).into());
+        let world = self.world.borrow();
+        let from = usize::from(offset);
+        bytes[..len].copy_from_slice(&world.frame(self.frame)[from..from + len]);
+    }
+}
+
+pub struct SimPinner(Shared);
+
+impl Pinner for SimPinner {
+    type Page = SimPage;
+    fn pin(&mut self, page: GuestPage, access: Access) -> Result<SimPage, PinError> {
+        let frame = self.0.borrow_mut().pin(page, access)?;
+        Ok(SimPage {
+            world: self.0.clone(),
+            frame,
+            access,
+        })
+    }
+    fn unpin(&mut self, page: SimPage) {
+        self.0.borrow_mut().unpin(page.frame, page.access);
+    }
+}
+
+/// The host's end of a queue of the NIC.
+pub struct SimQueue {
+    world: Shared,
+    dir: Dir,
+}
+
+impl HwQueue for SimQueue {
+    fn len(&self) -> u16 {
+        self.world.borrow().queue(self.dir).len()
+    }
+    fn write(&mut self, index: u16, words: [u64; 2]) {
+        self.world.borrow_mut().host_writes(self.dir, index, words);
+    }
+    fn read(&self, index: u16) -> [u64; 2] {
+        self.world.borrow().queue(self.dir).read(index)
+    }
+    fn doorbell(&mut self, tail: u16) {
+        self.world.borrow_mut().doorbell(self.dir, tail);
+    }
+    fn start(&mut self, layout: RxLayout) -> Result<(), HwError> {
+        self.world.borrow_mut().start(self.dir, layout)
+    }
+    fn stop(&mut self) -> Result<(), HwError> {
+        self.world.borrow_mut().stop(self.dir)
+    }
+}
+
+pub struct SimBounce(Shared);
+
+impl Bounce for SimBounce {
+    fn bus(&self, slot: u16) -> Option<BusPage> {
+        let frame = self.0.borrow().bounce_frame(slot)?;
+        BusPage::from_mapping(World::bus_of(frame))
+    }
+    fn slot_bytes(&self) -> u32 {
+        self.0.borrow().bounce_bytes()
+    }
+    fn copy_out(&self, slot: u16, offset: u16, bytes: &mut [u8]) {
+        let world = self.0.borrow();
+        let frame = world
+            .bounce_frame(slot)
+            .expect("a bounce buffer that exists");
+        let from = World::bus_of(frame) + u64::from(offset);
+        assert!(u64::from(offset) + bytes.len() as u64 <= world.bounce_bytes().into());
+        world.bus_read(from, bytes);
+    }
+}
+
+/// Filters as they were last set.
+#[derive(Debug)]
+pub struct SimPort {
+    pub link: Option<u16>,
+    pub mac: MacAddr,
+    pub own_mac: MacAddr,
+    pub multicast: Vec<u16>,
+    pub vlans: Vec<u16>,
+    pub max_frame: u16,
+    pub resets: u32,
+    /// Answer `false` to all that can be refused.
+    pub refuse: bool,
+}
+
+impl Port for SimPort {
+    fn link(&self) -> Option<u16> {
+        self.link
+    }
+    fn set_mac(&mut self, mac: MacAddr) -> bool {
+        if !self.refuse {
+            self.mac = mac;
+        }
+        !self.refuse
+    }
+    fn set_multicast(&mut self, hashes: &[u16]) -> bool {
+        if !self.refuse {
+            self.multicast = hashes.to_vec();
+        }
+        !self.refuse
+    }
+    fn set_vlan(&mut self, vid: u16, on: bool) -> bool {
+        if self.refuse {
+            return false;
+        }
+        self.vlans.retain(|v| *v != vid);
+        if on {
+            self.vlans.push(vid);
+        }
+        true
+    }
+    fn set_max_frame(&mut self, len_bytes: u16) -> bool {
+        if !self.refuse {
+            self.max_frame = len_bytes;
+        }
+        !self.refuse
+    }
+    fn reset_filters(&mut self) {
+        self.mac = self.own_mac;
+        self.multicast.clear();
+        self.vlans.clear();
+        self.resets += 1;
+    }
+}
+
+/// How often each vector was signalled.
+#[derive(Debug, Default)]
+pub struct SimSignals {
+    pub count: [u64; 3],
+}
+
+impl Signals for SimSignals {
+    fn signal(&mut self, vector: u8) {
+        self.count[usize::from(vector)] += 1;
+    }
+}
+
+/// See the module.
+pub struct SimMachine {
+    world: Shared,
+    pub pinner: SimPinner,
+    pub tx_queue: SimQueue,
+    pub rx_queue: SimQueue,
+    pub bounce: SimBounce,
+    pub port: SimPort,
+    pub signals: SimSignals,
+}
+
+impl SimMachine {
+    pub fn builder() -> SimBuilder {
+        SimBuilder::default()
+    }
+
+    /// The world, from outside: guest memory, the NIC, the VMM. Must not be held across calls
+    /// into the code under test.
+    pub fn world(&self) -> RefMut<'_, World> {
+        self.world.borrow_mut()
+    }
+}
+
+/// How a [`SimMachine`] is made.
+#[derive(Clone, Copy, Debug)]
+pub struct SimBuilder {
+    pub(self) seed: u64,
+    pub(self) guest_pages: u64,
+    pub(self) contiguous_percent: u64,
+    pub(self) shadow: u16,
+    pub(self) bounce_slots: u16,
+    pub(self) bounce_pages: u16,
+    pub(self) memlock_pages: u64,
+}
+
+impl Default for SimBuilder {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            guest_pages: 1024,
+            contiguous_percent: 50,
+            shadow: 256,
+            bounce_slots: 64,
+            bounce_pages: 1,
+            memlock_pages: u64::MAX,
+        }
+    }
+}
+
+impl SimBuilder {
+    /// Seed of every random choice.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+    /// Guest memory, from guest page 0.
+    pub fn guest_pages(mut self, pages: u64) -> Self {
+        self.guest_pages = pages;
+        self
+    }
+    /// How many of a hundred guest pages follow their predecessor on the bus.
+    pub fn contiguous_percent(mut self, percent: u64) -> Self {
+        self.contiguous_percent = percent;
+        self
+    }
+    /// Descriptors in each shadow ring.
+    pub fn shadow(mut self, len: u16) -> Self {
+        self.shadow = len;
+        self
+    }
+    /// Bounce buffers, and pages in each.
+    pub fn bounce(mut self, slots: u16, pages: u16) -> Self {
+        self.bounce_slots = slots;
+        self.bounce_pages = pages;
+        self
+    }
+    /// The VMM's limit on pinned pages.
+    pub fn memlock_pages(mut self, pages: u64) -> Self {
+        self.memlock_pages = pages;
+        self
+    }
+    pub fn build(self) -> SimMachine {
+        let world = Rc::new(RefCell::new(World::new(&self)));
+        let mac = MacAddr::new([2, 0, 0, 0, 0, 1]);
+        SimMachine {
+            pinner: SimPinner(world.clone()),
+            tx_queue: SimQueue {
+                world: world.clone(),
+                dir: Dir::Tx,
+            },
+            rx_queue: SimQueue {
+                world: world.clone(),
+                dir: Dir::Rx,
+            },
+            bounce: SimBounce(world.clone()),
+            port: SimPort {
+                link: Some(1000),
+                mac,
+                own_mac: mac,
+                multicast: Vec::new(),
+                vlans: Vec::new(),
+                max_frame: 1522,
+                resets: 0,
+                refuse: false,
+            },
+            signals: SimSignals::default(),
+            world,
+        }
+    }
+}

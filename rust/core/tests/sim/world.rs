@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory and its owners: guest frames, bounce buffers, and canaries between them.
+
+use std::collections::HashMap;
+
+use sluice_core::addr::{
+    GuestPage,
+    PAGE_SHIFT, //
+};
+use sluice_core::platform::{
+    Access,
+    PinError, //
+};
+
+use super::nic::{
+    Dir,
+    Queue, //
+};
+use super::rng::Rng;
+use super::SimBuilder;
+
+const PAGE: usize = 1 << PAGE_SHIFT;
+const BUS_BASE: u64 = 0x1_0000_0000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// The host's own: never touched.
+    Canary,
+    Guest,
+    Bounce,
+}
+
+struct Frame {
+    bytes: Box<[u8; PAGE]>,
+    owner: Owner,
+    pins_read: u32,
+    pins_write: u32,
+}
+
+impl Frame {
+    fn pins(&mut self, access: Access) -> &mut u32 {
+        match access {
+            Access::Read => &mut self.pins_read,
+            Access::Write => &mut self.pins_write,
+        }
+    }
+}
+
+/// Guest page as the VMM maps it.
+#[derive(Clone, Copy)]
+struct Mapping {
+    frame: usize,
+    writable: bool,
+}
+
+/// What the outside sees and does.
+pub struct World {
+    frames: Vec<Frame>,
+    guest: HashMap<u64, Mapping>,
+    spare: Vec<usize>,
+    /// First frame of each bounce buffer.
+    bounce: Vec<usize>,
+    bounce_pages: u16,
+    pub(super) queues: [Queue; 2],
+    pub(super) zombies: Vec<(Dir, [u64; 2], u32, u32)>,
+    /// Packets that left by the wire.
+    pub wire: Vec<super::nic::WirePacket>,
+    pub rng: Rng,
+    /// Pages that the VMM may have pinned.
+    pub memlock_pages: u64,
+    pinned: u64,
+    /// Of a hundred pins, how many fail for want of memory.
+    pub pin_failures_percent: u64,
+    /// Descriptors that the CPU loaded from guest memory.
+    pub loads: u64,
+    /// The guest rewrites a descriptor right after it was loaded, and others before.
+    pub hostile: bool,
+    pub pins: u64,
+    pub unpins: u64,
+}
+
+fn canary(frame: usize) -> u8 {
+    (frame as u8).wrapping_mul(37) ^ 0xa5
+}
+
+impl World {
+    pub(super) fn new(builder: &SimBuilder) -> Self {
+        let mut world = Self {
+            frames: Vec::new(),
+            guest: HashMap::new(),
+            spare: Vec::new(),
+            bounce: Vec::new(),
+            bounce_pages: builder.bounce_pages,
+            queues: [Queue::new(builder.shadow), Queue::new(builder.shadow)],
+            zombies: Vec::new(),
+            wire: Vec::new(),
+            rng: Rng::new(builder.seed),
+            memlock_pages: builder.memlock_pages,
+            pinned: 0,
+            pin_failures_percent: 0,
+            loads: 0,
+            hostile: false,
+            pins: 0,
+            unpins: 0,
+        };
+        for _ in 0..builder.bounce_slots {
+            let first = world.frames.len();
+            world.bounce.push(first);
+            for _ in 0..builder.bounce_pages {
+                world.add_frame(Owner::Bounce);
+            }
+            world.add_frame(Owner::Canary);
+        }
+        for pfn in 0..builder.guest_pages {
+            if !world.rng.chance(builder.contiguous_percent) {
+                for _ in 0..world.rng.within(1, 3) {
+                    let frame = world.add_frame(Owner::Canary);
+                    world.spare.push(frame);
+                }
+            }
+            let frame = world.add_frame(Owner::Guest);
+            world.guest.insert(
+                pfn,
+                Mapping {
+                    frame,
+                    writable: true,
+                },
+            );
+        }
+        world.add_frame(Owner::Canary);
+        world
+    }
+
+    fn add_frame(&mut self, owner: Owner) -> usize {
+        let frame = self.frames.len();
+        let fill = if owner == Owner::Canary {
+            canary(frame)
+        } else {
+            0
+        };
+        self.frames.push(Frame {
+            bytes: Box::new([fill; PAGE]),
+            owner,
+            pins_read: 0,
+            pins_write: 0,
+        });
+        frame
+    }
+
+    pub(super) fn bus_of(frame: usize) -> u64 {
+        BUS_BASE + (frame as u64) * PAGE as u64
+    }
+
+    fn frame_of(bus: u64) -> Option<usize> {
+        Some((bus.checked_sub(BUS_BASE)? >> PAGE_SHIFT) as usize)
+    }
+
+    pub(super) fn frame(&self, frame: usize) -> &[u8; PAGE] {
+        &self.frames[frame].bytes
+    }
+
+    pub(super) fn bounce_bytes(&self) -> u32 {
+        u32::from(self.bounce_pages) * PAGE as u32
+    }
+
+    pub(super) fn bounce_frame(&self, slot: u16) -> Option<usize> {
+        self.bounce.get(usize::from(slot)).copied()
+    }
+
+    pub(super) fn queue(&self, dir: Dir) -> &Queue {
+        &self.queues[dir as usize]
+    }
+
+    pub(super) fn queue_mut(&mut self, dir: Dir) -> &mut Queue {
+        &mut self.queues[dir as usize]
+    }
+
+    // ---- The CPU, through pinned pages.
+
+    pub(super) fn cpu_load(&mut self, frame: usize, offset: u16) -> [u64; 2] {
+        self.loads += 1;
+        let at = usize::from(offset);
+        let bytes = &mut self.frames[frame].bytes;
+        let word = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap());
+        let words = [word(&bytes[at..at + 8]), word(&bytes[at + 8..at + 16])];
+        if self.hostile {
+            // Whoever looks a second time sees something else.
+            self.rng.fill(&mut bytes[at..at + 16]);
+        }
+        words
+    }
+
+    pub(super) fn cpu_store(&mut self, frame: usize, offset: u16, bytes: &[u8]) {
+        let at = usize::from(offset);
+        let frame = &mut self.frames[frame];
+        assert_eq!(frame.owner, Owner::Guest, "the CPU wrote outside the guest");
+        assert_ne!(frame.pins_write, 0, "the CPU wrote an unpinned page");
+        frame.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    // ---- Pins.
+
+    pub(super) fn pin(&mut self, page: GuestPage, access: Access) -> Result<usize, PinError> {
+        let Some(mapping) = self.guest.get(&page.pfn()).copied() else {
+            return Err(PinError::NotMapped);
+        };
+        if access == Access::Write && !mapping.writable {
+            return Err(PinError::Denied);
+        }
+        if self.pinned >= self.memlock_pages {
+            return Err(PinError::MemlockLimit);
+        }
+        if self.pin_failures_percent != 0 && self.rng.chance(self.pin_failures_percent) {
+            return Err(PinError::NoMemory);
+        }
+        self.pinned += 1;
+        self.pins += 1;
+        *self.frames[mapping.frame].pins(access) += 1;
+        Ok(mapping.frame)
+    }
+
+    pub(super) fn unpin(&mut self, frame: usize, access: Access) {
+        let pins = self.frames[frame].pins(access);
+        *pins = pins.checked_sub(1).expect("a page that is pinned");
+        let gone = *pins == 0;
+        self.pinned -= 1;
+        self.unpins += 1;
+        if gone {
+            // Invariant 3. Only this frame's pins have changed.
+            self.check_live();
+        }
+    }
+
+    /// Pages pinned now.
+    pub fn pinned(&self) -> u64 {
+        self.pinned
+    }
+
+    // ---- The bus.
+
+    /// Whether every byte is in pages pinned for `access`, or in one bounce buffer.
+    pub(super) fn allows(&self, bus: u64, len: u32, access: Access) -> bool {
+        let Some(first) = Self::frame_of(bus) else {
+            return false;
+        };
+        let Some(last) = Self::frame_of(bus + u64::from(len) - 1) else {
+            return false;
+        };
+        let frames = self.frames.get(first..=last);
+        frames.is_some_and(|frames| {
+            frames.iter().all(|frame| match (frame.owner, access) {
+                (Owner::Canary, _) => false,
+                (Owner::Bounce, access) => access == Access::Write,
+                (Owner::Guest, Access::Read) => frame.pins_read != 0,
+                (Owner::Guest, Access::Write) => frame.pins_write != 0,
+            })
+        })
+    }
+
+    pub(super) fn bus_read(&self, bus: u64, bytes: &mut [u8]) {
+        for (byte, at) in bytes.iter_mut().zip((bus - BUS_BASE) as usize..) {
+            *byte = self.frames[at / PAGE].bytes[at % PAGE];
+        }
+    }
+
+    pub(super) fn bus_write(&mut self, bus: u64, bytes: &[u8]) {
+        for (byte, at) in bytes.iter().zip((bus - BUS_BASE) as usize..) {
+            self.frames[at / PAGE].bytes[at % PAGE] = *byte;
+        }
+    }
+
+    // ---- The guest.
+
+    /// Writes guest memory. Panics where there is none.
+    pub fn guest_write(&mut self, addr: u64, bytes: &[u8]) {
+        let mut at = addr;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let offset = at as usize % PAGE;
+            let len = rest.len().min(PAGE - offset);
+            let frame = self.guest[&(at >> PAGE_SHIFT)].frame;
+            self.frames[frame].bytes[offset..offset + len].copy_from_slice(&rest[..len]);
+            rest = &rest[len..];
+            at += len as u64;
+        }
+    }
+
+    /// Reads guest memory. Panics where there is none.
+    pub fn guest_read(&self, addr: u64, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = addr + bytes.len() as u64;
+            let offset = at as usize % PAGE;
+            let frame = self.guest[&(at >> PAGE_SHIFT)].frame;
+            let end = PAGE.min(offset + len - bytes.len());
+            bytes.extend_from_slice(&self.frames[frame].bytes[offset..end]);
+        }
+        bytes
+    }
+
+    pub fn guest_write_desc(&mut self, addr: u64, words: [u64; 2]) {
+        self.guest_write(addr, &words[0].to_le_bytes());
+        self.guest_write(addr + 8, &words[1].to_le_bytes());
+    }
+
+    pub fn guest_read_desc(&self, addr: u64) -> [u64; 2] {
+        let bytes = self.guest_read(addr, 16);
+        let word = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap());
+        [word(&bytes[..8]), word(&bytes[8..])]
+    }
+
+    pub fn is_mapped(&self, pfn: u64) -> bool {
+        self.guest.contains_key(&pfn)
+    }
+
+    // ---- The VMM.
+
+    /// Takes a page away. The module was told before and must have let go of it: `leaked` says
+    /// that the NIC could not be stopped, so that it may still be pinned.
+    pub fn unmap(&mut self, pfn: u64, leaked: bool) {
+        let Some(mapping) = self.guest.remove(&pfn) else {
+            return;
+        };
+        let frame = &mut self.frames[mapping.frame];
+        let pinned = frame.pins_read + frame.pins_write != 0;
+        assert!(leaked || !pinned, "guest page {pfn:#x} is still pinned");
+        // The host gives the frame to someone else.
+        if !pinned {
+            frame.owner = Owner::Canary;
+            frame.bytes.fill(canary(mapping.frame));
+            self.spare.push(mapping.frame);
+        }
+    }
+
+    /// Gives the guest a page, in whatever frame is to be had.
+    pub fn map(&mut self, pfn: u64, writable: bool) {
+        if self.guest.contains_key(&pfn) || self.spare.is_empty() {
+            return;
+        }
+        let at = self.rng.below(self.spare.len() as u64) as usize;
+        let frame = self.spare.swap_remove(at);
+        self.frames[frame].owner = Owner::Guest;
+        self.frames[frame].bytes.fill(0);
+        self.guest.insert(pfn, Mapping { frame, writable });
+    }
+
+    // ---- The checker.
+
+    /// Every byte of memory that is nobody's is as it was.
+    pub fn check_canaries(&self) {
+        for (i, frame) in self.frames.iter().enumerate() {
+            if frame.owner == Owner::Canary {
+                assert!(
+                    frame.bytes.iter().all(|b| *b == canary(i)),
+                    "canary frame {i} was written"
+                );
+            }
+        }
+    }
+}
