@@ -6,11 +6,12 @@
 
 use core::{
     cell::UnsafeCell,
-    marker::{
-        PhantomData,
-        PhantomPinned, //
-    },
-    ptr, //
+    marker::PhantomPinned,
+    mem::ManuallyDrop,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 
 use kernel::{
@@ -22,17 +23,23 @@ use kernel::{
         from_result,
         to_result, //
     },
-    fmt,
+    ffi::{
+        c_char,
+        c_int,
+        c_uint, //
+    },
+    fmt::{
+        self,
+        Write as _, //
+    },
     page::PAGE_SIZE,
     prelude::*,
     str::{
         CStr,
+        CString,
         Formatter, //
     },
-    sync::{
-        aref::ARef,
-        Arc, //
-    },
+    sync::aref::ARef,
     ThisModule, //
 };
 
@@ -48,6 +55,8 @@ pub(crate) trait Driver: Sized + 'static {
     /// What stands behind an instance, from [`Self::probe`] until it is removed.
     type Instance: Send + Sync;
 
+    /// Name of the driver in sysfs, before a hyphen and the parent's name.
+    const DRIVER_NAME: &'static str;
     /// Name of the type in sysfs, after the parent driver's name and a hyphen.
     const TYPE_NAME: &'static CStr;
     /// What people call the type.
@@ -55,8 +64,6 @@ pub(crate) trait Driver: Sized + 'static {
     /// Which device interface instances have for the VMM.
     const DEVICE_API: &'static CStr;
 
-    /// The table that the driver core keeps; a static of the implementor.
-    fn table() -> &'static DriverTable<Self>;
     /// Makes an instance. Its error becomes the error of the administrator's write to `create`.
     fn probe(parent: &Self::Parent, dev: &Instance) -> Result<Self::Instance>;
     /// How many more instances can be made now.
@@ -83,41 +90,138 @@ impl Instance {
     }
 }
 
-/// The driver core's table of a [`Driver`].
-#[repr(transparent)]
-pub(crate) struct DriverTable<D: Driver>(UnsafeCell<bindings::mdev_driver>, PhantomData<D>);
+/// What a parent consists of, at one address for its life. Each parent has a driver of its own in
+/// the driver core, so that one that goes takes nothing from the others.
+#[repr(C)]
+struct Inner<D: Driver> {
+    ty: bindings::mdev_type,
+    parent: bindings::mdev_parent,
+    driver: bindings::mdev_driver,
+    types: [*mut bindings::mdev_type; 1],
+    name: CString,
+    data: ManuallyDrop<D::Parent>,
+    _pin: PhantomPinned,
+}
 
-// SAFETY: Only the driver core changes the table, under its own locks, between registration and
-// unregistration.
-unsafe impl<D: Driver> Sync for DriverTable<D> {}
+/// A physical device that offers instances. Dropping it removes them all, waiting for those that
+/// a VMM has open (each is asked to let go).
+///
+/// # Invariants
+///
+/// `inner` is a live box whose `driver` is registered, and whose `parent` is registered for `dev`.
+pub(crate) struct Parent<D: Driver> {
+    inner: NonNull<Inner<D>>,
+    dev: ARef<Device>,
+}
 
-impl<D: Driver> DriverTable<D> {
-    /// The table of driver `D`, called `name` in sysfs.
-    pub(crate) const fn new(name: &'static CStr) -> Self {
-        // SAFETY: All bytes zero are a valid `mdev_driver` without callbacks.
-        let mut raw: bindings::mdev_driver = unsafe { core::mem::zeroed() };
-        raw.device_api = D::DEVICE_API.as_ptr().cast();
-        raw.probe = Some(Self::probe);
-        raw.remove = Some(Self::remove);
-        raw.get_available = Some(Self::get_available);
-        raw.show_description = Some(Self::show_description);
-        raw.driver.name = name.as_ptr().cast();
-        Self(UnsafeCell::new(raw), PhantomData)
+// SAFETY: The mdev core has its own locks, and `D::Parent` is `Send` and `Sync`.
+unsafe impl<D: Driver> Send for Parent<D> {}
+// SAFETY: As above.
+unsafe impl<D: Driver> Sync for Parent<D> {}
+
+impl<D: Driver> Parent<D> {
+    /// Lets `dev` offer instances of the driver's type, carved from `data`. A VMM that has an
+    /// instance open holds `module`.
+    ///
+    /// To be dropped before the physical device is unbound from its driver.
+    pub(crate) fn new(
+        module: &'static ThisModule,
+        dev: &Device<Bound>,
+        data: D::Parent,
+    ) -> Result<Self> {
+        let name = CString::try_from_fmt(fmt!(
+            "{}-{}",
+            D::DRIVER_NAME,
+            dev.name().to_str().map_err(|_| EINVAL)?
+        ))?;
+        // SAFETY: All bytes zero are valid for all three: no name, no callbacks, no references.
+        let (ty, parent, driver) = unsafe {
+            (
+                core::mem::zeroed(),
+                core::mem::zeroed(),
+                core::mem::zeroed(),
+            )
+        };
+        let mut inner = KBox::new(
+            Inner::<D> {
+                ty,
+                parent,
+                driver,
+                types: [ptr::null_mut()],
+                name,
+                data: ManuallyDrop::new(data),
+                _pin: PhantomPinned,
+            },
+            GFP_KERNEL,
+        )?;
+        inner.ty.sysfs_name = D::TYPE_NAME.as_ptr().cast();
+        inner.ty.pretty_name = D::PRETTY_NAME.as_ptr().cast();
+        inner.driver.device_api = D::DEVICE_API.as_ptr().cast();
+        inner.driver.probe = Some(Self::probe);
+        inner.driver.remove = Some(Self::remove);
+        inner.driver.get_available = Some(Self::get_available);
+        inner.driver.show_description = Some(Self::show_description);
+        inner.driver.driver.name = inner.name.as_char_ptr();
+        inner.driver.driver.owner = module.as_ptr();
+        let inner = KBox::into_raw(inner);
+
+        // SAFETY: `inner` is a live box that stays where it is. From here on only the mdev core
+        // touches `ty`, `parent` and `driver`; it undoes what it did before it fails.
+        let result = unsafe {
+            (*inner).types = [&raw mut (*inner).ty];
+            to_result(bindings::mdev_register_driver(&raw mut (*inner).driver)).and_then(|()| {
+                to_result(bindings::mdev_register_parent(
+                    &raw mut (*inner).parent,
+                    device_ptr(dev),
+                    &raw mut (*inner).driver,
+                    (&raw mut (*inner).types).cast(),
+                    1,
+                ))
+                .inspect_err(|_| bindings::mdev_unregister_driver(&raw mut (*inner).driver))
+            })
+        };
+        // SAFETY: The box was made above and is not null.
+        let this = unsafe { NonNull::new_unchecked(inner) };
+        if let Err(error) = result {
+            // SAFETY: Nothing is registered.
+            unsafe { Self::free(this) };
+            return Err(error);
+        }
+        // INVARIANT: Both are registered.
+        Ok(Self {
+            inner: this,
+            dev: dev.into(),
+        })
     }
 
-    unsafe extern "C" fn probe(mdev: *mut bindings::mdev_device) -> kernel::ffi::c_int {
-        // SAFETY: The mdev core calls with a live device whose type belongs to a registered
+    /// # Safety
+    ///
+    /// Nothing of `inner` is registered, and nobody refers to it.
+    unsafe fn free(inner: NonNull<Inner<D>>) {
+        // SAFETY: By the contract the box is ours alone.
+        let mut inner = unsafe { KBox::from_raw(inner.as_ptr()) };
+        // SAFETY: The data is not used again.
+        unsafe { ManuallyDrop::drop(&mut inner.data) };
+    }
+
+    /// # Safety
+    ///
+    /// `ty` is the type of a registered parent of driver `D`, and stays so for `'a`.
+    unsafe fn data<'a>(ty: *mut bindings::mdev_type) -> &'a D::Parent {
+        // CAST: `ty` is the first field of the `repr(C)` structure `Inner`.
+        // SAFETY: By the contract. No `&mut` to `data` exists while the parent is registered.
+        unsafe { &(*ty.cast::<Inner<D>>()).data }
+    }
+
+    unsafe extern "C" fn probe(mdev: *mut bindings::mdev_device) -> c_int {
+        // SAFETY: The mdev core calls with a live device whose type belongs to the registered
         // parent of this driver.
-        let (dev, parent) = unsafe {
-            let dev = &*mdev.cast::<Instance>();
-            (dev, Parent::<D>::data((*mdev).type_))
-        };
+        let (dev, parent) = unsafe { (&*mdev.cast::<Instance>(), Self::data((*mdev).type_)) };
         from_result(|| {
             let instance = KBox::new(D::probe(parent, dev)?, GFP_KERNEL)?;
+            let dev = device_ptr(dev.device());
             // SAFETY: The device is live, and its driver data is the driver's to set in `probe`.
-            unsafe {
-                bindings::dev_set_drvdata(device_ptr(dev.device()), KBox::into_raw(instance).cast())
-            };
+            unsafe { bindings::dev_set_drvdata(dev, KBox::into_raw(instance).cast()) };
             Ok(0)
         })
     }
@@ -133,162 +237,46 @@ impl<D: Driver> DriverTable<D> {
         }
     }
 
-    unsafe extern "C" fn get_available(ty: *mut bindings::mdev_type) -> kernel::ffi::c_uint {
+    unsafe extern "C" fn get_available(ty: *mut bindings::mdev_type) -> c_uint {
         // SAFETY: The mdev core calls with the type of a registered parent of this driver.
-        D::available(unsafe { Parent::<D>::data(ty) })
+        D::available(unsafe { Self::data(ty) })
     }
 
-    unsafe extern "C" fn show_description(
-        ty: *mut bindings::mdev_type,
-        buf: *mut kernel::ffi::c_char,
-    ) -> isize {
+    unsafe extern "C" fn show_description(ty: *mut bindings::mdev_type, buf: *mut c_char) -> isize {
         // SAFETY: The mdev core calls with the type of a registered parent of this driver.
-        let parent = unsafe { Parent::<D>::data(ty) };
+        let parent = unsafe { Self::data(ty) };
         // SAFETY: sysfs gives one zeroed page that nobody else uses during the call.
         let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE) };
         let mut out = Formatter::new(page);
-        if D::describe(parent, &mut out).is_err() || fmt::Write::write_char(&mut out, '\n').is_err()
-        {
+        if D::describe(parent, &mut out).is_err() || out.write_char('\n').is_err() {
             return ENOSPC.to_errno() as isize;
         }
         out.bytes_written().min(PAGE_SIZE) as isize
     }
 }
 
-/// A driver that is registered. Instances can be made of the types of its [`Parent`]s.
-pub(crate) struct Registration<D: Driver>(PhantomData<D>);
-
-impl<D: Driver> Registration<D> {
-    /// Registers the driver. `module` owns it: a VMM that has an instance open holds the module.
-    ///
-    /// Fails with `EBUSY` where the driver is registered already.
-    pub(crate) fn new(module: &'static ThisModule) -> Result<Arc<Self>> {
-        let table = D::table().0.get();
-        // SAFETY: The driver core refuses a name that is taken before it changes the table; the
-        // owner is the only field that is ours to write, and it has but one value.
-        to_result(unsafe {
-            (*table).driver.owner = module.as_ptr();
-            bindings::mdev_register_driver(table)
-        })?;
-        // Where there is no memory, the destructor of the value unregisters again.
-        Ok(Arc::new(Self(PhantomData), GFP_KERNEL)?)
-    }
-}
-
-impl<D: Driver> Drop for Registration<D> {
-    fn drop(&mut self) {
-        // SAFETY: `new` registered the driver. Every `Parent` holds a reference to this object,
-        // so no parent is left that could bind an instance to it.
-        unsafe { bindings::mdev_unregister_driver(D::table().0.get()) };
-    }
-}
-
-/// What a parent consists of, at one address for its life.
-#[repr(C)]
-struct ParentInner<D: Driver> {
-    ty: bindings::mdev_type,
-    parent: bindings::mdev_parent,
-    types: [*mut bindings::mdev_type; 1],
-    data: D::Parent,
-    _pin: PhantomPinned,
-}
-
-/// A physical device that offers instances. Dropping it removes them all, waiting for those that
-/// a VMM has open (each is asked to let go).
-///
-/// # Invariants
-///
-/// `inner` is a live box whose `parent` is registered for `dev`.
-pub(crate) struct Parent<D: Driver> {
-    inner: *mut ParentInner<D>,
-    dev: ARef<Device>,
-    _driver: Arc<Registration<D>>,
-}
-
-// SAFETY: The mdev core has its own locks, and `D::Parent` is `Send` and `Sync`.
-unsafe impl<D: Driver> Send for Parent<D> {}
-// SAFETY: As above.
-unsafe impl<D: Driver> Sync for Parent<D> {}
-
-impl<D: Driver> Parent<D> {
-    /// Lets `dev` offer instances of the driver's type, carved from `data`.
-    ///
-    /// To be dropped before the physical device is unbound from its driver.
-    pub(crate) fn new(
-        driver: Arc<Registration<D>>,
-        dev: &Device<Bound>,
-        data: D::Parent,
-    ) -> Result<Self> {
-        // SAFETY: All bytes zero are a valid `mdev_type`; the mdev core clears the parent itself.
-        let (ty, parent) = unsafe { (core::mem::zeroed(), core::mem::zeroed()) };
-        let inner = KBox::into_raw(KBox::new(
-            ParentInner::<D> {
-                ty,
-                parent,
-                types: [ptr::null_mut()],
-                data,
-                _pin: PhantomPinned,
-            },
-            GFP_KERNEL,
-        )?);
-        // SAFETY: `inner` came from a box just now, and the device and the driver's table outlive
-        // the registration (the latter because of `_driver`). From here on only the mdev core
-        // touches `ty` and `parent`.
-        let result = unsafe {
-            (*inner).ty.sysfs_name = D::TYPE_NAME.as_ptr().cast();
-            (*inner).ty.pretty_name = D::PRETTY_NAME.as_ptr().cast();
-            (*inner).types[0] = &raw mut (*inner).ty;
-            to_result(bindings::mdev_register_parent(
-                &raw mut (*inner).parent,
-                device_ptr(dev),
-                D::table().0.get(),
-                (&raw mut (*inner).types).cast(),
-                1,
-            ))
-        };
-        if let Err(error) = result {
-            // SAFETY: The parent is not registered, and the core has given its references back.
-            drop(unsafe { KBox::from_raw(inner) });
-            return Err(error);
-        }
-        Ok(Self {
-            inner,
-            dev: dev.into(),
-            _driver: driver,
-        })
-    }
-
-    /// # Safety
-    ///
-    /// `ty` is the type of a registered parent of driver `D`, and stays so for `'a`.
-    unsafe fn data<'a>(ty: *mut bindings::mdev_type) -> &'a D::Parent {
-        // CAST: `ty` is the first field of the `repr(C)` structure `ParentInner`, and the driver's
-        // table, by its type, only ever meets parents of the same driver.
-        // SAFETY: By the contract. No `&mut` to `data` exists while the parent is registered.
-        unsafe { &(*ty.cast::<ParentInner<D>>()).data }
-    }
-}
-
 impl<D: Driver> Drop for Parent<D> {
     fn drop(&mut self) {
+        let inner = self.inner.as_ptr();
         // SAFETY: By the type's invariant. The core removes all instances, each with `remove`,
         // before it returns.
         let references = unsafe {
-            bindings::mdev_unregister_parent(&raw mut (*self.inner).parent);
-            bindings::sluice_kobject_references(&raw const (*self.inner).ty.kobj)
+            bindings::mdev_unregister_parent(&raw mut (*inner).parent);
+            bindings::mdev_unregister_driver(&raw mut (*inner).driver);
+            bindings::sluice_kobject_references(&raw const (*inner).ty.kobj)
         };
         if references == 0 {
             // SAFETY: Nobody refers to the type any more, so nobody to the box.
-            drop(unsafe { KBox::from_raw(self.inner) });
+            unsafe { Self::free(self.inner) };
         } else {
-            // Someone still holds an instance's device, whose release will look at the type: give
-            // the memory up rather than let that read freed memory.
+            // Someone still holds an instance's device, whose release will look at the type and
+            // the driver: give the memory up rather than let that read freed memory.
             dev_warn!(
                 self.dev,
                 "mdev type still has {references} references: its memory is kept\n"
             );
-            // SAFETY: The data is used by callbacks only, and those have ended.
-            unsafe { ptr::drop_in_place(&raw mut (*self.inner).data) };
+            // SAFETY: Only callbacks use the data, and those have ended.
+            unsafe { ManuallyDrop::drop(&mut (*inner).data) };
         }
     }
 }

@@ -72,16 +72,21 @@ const PAGE_MASK: usize = PAGE_SIZE as usize - 1;
 
 /// A guest page that is pinned for its slice and mapped for the NIC.
 ///
+/// It goes back through [`VfioPinner::unpin`]. Dropping it instead gives it up: the NIC cannot be
+/// trusted to have let go of it, so the frame and its mapping are kept for ever and no one else
+/// gets it (invariant 3). VFIO is told that it is no longer pinned, for it has no notion of a page
+/// that cannot be.
+///
 /// # Invariants
 ///
-/// `memory` is the direct-map address of an ordinary RAM page that stays pinned, and `bus` a live
-/// DMA mapping of it, until the page goes back through [`VfioPinner::unpin`]. A page that is lost
-/// instead stays pinned: memory is wasted, never handed to someone else (invariant 3).
+/// `memory` is the direct-map address of an ordinary RAM page, pinned once through `container` at
+/// `guest`, to which this object owns one more reference; `bus` is a live DMA mapping of it.
 pub(crate) struct Page {
     memory: NonNull<u8>,
     bus: BusPage,
     guest: GuestPage,
     access: Access,
+    container: Arc<Container>,
 }
 
 // SAFETY: The direct map is the same in every thread. The guest writes the page at any time, so
@@ -89,6 +94,20 @@ pub(crate) struct Page {
 unsafe impl Send for Page {}
 // SAFETY: As above.
 unsafe impl Sync for Page {}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // Our own reference and the DMA mapping stay behind, on purpose.
+        vfio_unpin(&self.container, self.guest);
+    }
+}
+
+/// Gives one pin back to VFIO.
+fn vfio_unpin(container: &Container, page: GuestPage) {
+    // SAFETY: The device is live (`Container`); VFIO warns and does nothing if it is not open.
+    // One page never overflows: `GuestPage` ends where the address space ends.
+    unsafe { bindings::vfio_unpin_pages(container.as_ptr(), page.start().raw(), 1) };
+}
 
 impl Page {
     /// Address of the `u64` or `u32` at `offset`, which is cut to a multiple of `align` within
@@ -227,7 +246,7 @@ impl Fence {
 
 /// Pins the pages of one open slice.
 pub(crate) struct VfioPinner {
-    container: Container,
+    container: Arc<Container>,
     nic: ARef<Device>,
     fence: Arc<Fence>,
     /// The log was told once that pages are out of reach.
@@ -239,19 +258,13 @@ impl VfioPinner {
     ///
     /// To be dropped, with all its pages unpinned, before the slice is closed; a slice cannot stay
     /// open when its NIC is unbound, so `nic` is bound to its driver as long as this lives.
-    pub(crate) fn new(container: Container, nic: &Device, fence: Arc<Fence>) -> Self {
-        Self {
-            container,
+    pub(crate) fn new(container: Container, nic: &Device, fence: Arc<Fence>) -> Result<Self> {
+        Ok(Self {
+            container: Arc::new(container, GFP_KERNEL)?,
             nic: nic.into(),
             fence,
             warned: false,
-        }
-    }
-
-    fn vfio_unpin(&self, page: GuestPage) {
-        // SAFETY: The device is live (`Container`) and open, and the page was pinned by `pin`.
-        // One page never overflows: `GuestPage` ends where the address space ends.
-        unsafe { bindings::vfio_unpin_pages(self.container.as_ptr(), page.start().raw(), 1) };
+        })
     }
 
     const fn direction(access: Access) -> bindings::dma_data_direction {
@@ -295,7 +308,7 @@ impl Pinner for VfioPinner {
         // RAM (invariant 2).
         let memory = unsafe { bindings::sluice_ram_address(pinned) };
         let Some(memory) = NonNull::new(memory.cast::<u8>()) else {
-            self.vfio_unpin(page);
+            vfio_unpin(&self.container, page);
             return Err(PinError::NotMapped);
         };
 
@@ -313,7 +326,7 @@ impl Pinner for VfioPinner {
         };
         // SAFETY: `bus` is what the DMA API gave for this device.
         if unsafe { bindings::sluice_dma_mapping_error(nic, bus) } != 0 {
-            self.vfio_unpin(page);
+            vfio_unpin(&self.container, page);
             return Err(PinError::NoMemory);
         }
         // A bounced mapping is a copy that somebody would have to keep in step with a page that
@@ -321,12 +334,18 @@ impl Pinner for VfioPinner {
         // SAFETY: As above.
         let direct = unsafe { !bindings::sluice_dma_need_sync(nic, bus) };
         match BusPage::from_mapping(bus).filter(|_| direct) {
-            Some(bus) => Ok(Page {
-                memory,
-                bus,
-                guest: page,
-                access,
-            }),
+            Some(bus) => {
+                // SAFETY: The page is pinned, so it can be referred to once more.
+                unsafe { bindings::sluice_page_get(memory.as_ptr().cast()) };
+                // INVARIANT: Pinned and mapped above, with a reference of its own.
+                Ok(Page {
+                    memory,
+                    bus,
+                    guest: page,
+                    access,
+                    container: self.container.clone(),
+                })
+            }
             None => {
                 if !core::mem::replace(&mut self.warned, true) {
                     dev_warn!(
@@ -344,15 +363,15 @@ impl Pinner for VfioPinner {
                         0,
                     )
                 };
-                self.vfio_unpin(page);
+                vfio_unpin(&self.container, page);
                 Err(PinError::NoMemory)
             }
         }
     }
 
     fn unpin(&mut self, page: Page) {
-        // SAFETY: By the page's invariant this mapping is live. The caller vouches that the NIC
-        // no longer uses it (invariant 3).
+        // SAFETY: By the page's invariant this mapping is live and the reference is the page's.
+        // The caller vouches that the NIC no longer uses it (invariant 3).
         unsafe {
             bindings::dma_unmap_page_attrs(
                 device_ptr(&self.nic),
@@ -360,9 +379,11 @@ impl Pinner for VfioPinner {
                 PAGE_SIZE as usize,
                 Self::direction(page.access),
                 0,
-            )
-        };
-        self.vfio_unpin(page.guest);
+            );
+            bindings::sluice_page_put(page.memory.as_ptr().cast());
+        }
+        // Gives VFIO's pin back, the last that kept the page.
+        drop(page);
     }
 }
 

@@ -74,6 +74,17 @@ void *sluice_ram_address(const struct page *page)
 	return page_address(page);
 }
 
+/* One more, or one less, reference to a page by its address in the direct map. */
+void sluice_page_get(const void *memory)
+{
+	get_page(virt_to_page(memory));
+}
+
+void sluice_page_put(const void *memory)
+{
+	put_page(virt_to_page(memory));
+}
+
 int sluice_dma_mapping_error(struct device *dev, u64 bus)
 {
 	return dma_mapping_error(dev, bus);

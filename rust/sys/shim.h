@@ -18,6 +18,8 @@ void sluice_cond_resched(void);
 
 unsigned int sluice_kobject_references(const struct kobject *kobj);
 void *sluice_ram_address(const struct page *page);
+void sluice_page_get(const void *memory);
+void sluice_page_put(const void *memory);
 int sluice_dma_mapping_error(struct device *dev, u64 bus);
 bool sluice_dma_need_sync(struct device *dev, u64 bus);
 void sluice_copy(void *to, const void *from, size_t len);

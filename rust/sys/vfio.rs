@@ -25,7 +25,10 @@ use kernel::{
     },
     ioctl::_IO,
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
     uaccess::{
         UserPtr,
         UserSlice,
@@ -131,7 +134,7 @@ pub(crate) trait Operations: Send + Sync + 'static {
 
     /// The first file descriptor was opened. `container` reaches the VMM's memory; it is to be
     /// dropped in `close`.
-    fn open(&self, container: Container) -> Result;
+    fn open(this: ArcBorrow<'_, Self>, container: Container) -> Result;
     /// The last file descriptor was closed. Nothing may be pinned afterwards.
     fn close(&self);
     /// Reads from the device file; how many bytes it gave.
@@ -244,8 +247,10 @@ impl<T: Operations> Registration<T> {
     unsafe extern "C" fn open_device(vdev: *mut bindings::vfio_device) -> c_int {
         from_result(|| {
             // SAFETY: VFIO calls with a registered device, whose reference count is not zero.
-            let (data, container) = unsafe { (Self::data(vdev), Container::new(vdev)) };
-            data.open(container)?;
+            let container = unsafe { Container::new(vdev) };
+            // SAFETY: As in `data`; the pointer came from `Arc::into_raw`.
+            let data = unsafe { ArcBorrow::from_raw((*vdev.cast::<Inner<T>>()).data) };
+            T::open(data, container)?;
             Ok(0)
         })
     }

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files of a slice, on its mediated device.
+
+use kernel::{
+    device::Device,
+    fmt::Write as _,
+    prelude::*,
+    sync::Arc, //
+};
+
+use sluice_core::{
+    addr::PAGE_SIZE,
+    check::Rejection,
+    map::MapStats,
+    net::MacAddr,
+    slice::Policy,
+    stats::Stats,
+    vf::{
+        Counters,
+        Refusal, //
+    }, //
+};
+
+use super::Word;
+use crate::{
+    sys::sysfs::{
+        Attribute,
+        Files, //
+    },
+    vfio::SliceDev, //
+};
+
+static SETTINGS: [Attribute<SliceDev>; 6] = [
+    Attribute::rw(
+        "mac",
+        |slice, out| write!(out, "{}", slice.with(|s| s.mac())),
+        |slice, text| slice.set_mac(MacAddr::parse(text).ok_or(EINVAL)?),
+    ),
+    Attribute::rw(
+        "pinned_max",
+        |slice, out| write!(out, "{}", slice.pinned_bytes_max()),
+        |slice, text| slice.set_pinned_bytes_max(parse_number(text)?),
+    ),
+    Attribute::ro("pool", |slice, out| write!(out, "{}", slice.pool().index())),
+    Attribute::ro("state", |slice, out| {
+        write!(out, "{}", Word(slice.with(|s| s.state())))
+    }),
+    Attribute::rw(
+        "strategy",
+        |_, out| write!(out, "persistent"),
+        |_, text| match text {
+            b"persistent" => Ok(()),
+            b"single-use" | b"shared" | b"direct-map" => Err(EOPNOTSUPP),
+            _ => Err(EINVAL),
+        },
+    ),
+    Attribute::rw(
+        "vlan",
+        |slice, out| {
+            let granted = slice.with(|s| s.policy().vlans);
+            write!(out, "{}", if granted { "any" } else { "none" })
+        },
+        |slice, text| {
+            let vlans = match text {
+                b"any" => true,
+                b"none" => false,
+                _ => return Err(EINVAL),
+            };
+            slice.set_policy(Policy { vlans })
+        },
+    ),
+];
+
+/// All that a slice counts, copied at once.
+struct Snapshot {
+    path: Stats,
+    map: MapStats,
+    function: Counters,
+}
+
+/// One counter of a slice.
+type Counter = (&'static str, fn(&Snapshot) -> u64);
+
+static COUNTERS: [Counter; 48] = [
+    ("tx_packets", |s| s.path.tx.packets),
+    ("tx_bytes", |s| s.path.tx.bytes),
+    ("tx_descriptors", |s| s.path.tx.taken),
+    ("tx_contexts", |s| s.path.tx.contexts),
+    ("tx_posted", |s| s.path.tx.posted),
+    ("tx_completed", |s| s.path.tx.completed),
+    ("tx_abandoned", |s| s.path.tx.abandoned),
+    ("tx_dropped", |s| s.path.tx.dropped),
+    ("tx_faulted", |s| s.path.tx.faulted),
+    ("tx_bounced", |s| s.path.tx.bounced),
+    ("tx_busy", |s| s.path.tx.busy),
+    ("tx_doorbells", |s| s.path.tx.doorbells),
+    ("rx_packets", |s| s.path.rx.packets),
+    ("rx_bytes", |s| s.path.rx.bytes),
+    ("rx_multicast", |s| s.path.rx.multicast),
+    ("rx_errors", |s| s.path.rx.errors),
+    ("rx_descriptors", |s| s.path.rx.taken),
+    ("rx_posted", |s| s.path.rx.posted),
+    ("rx_completed", |s| s.path.rx.completed),
+    ("rx_abandoned", |s| s.path.rx.abandoned),
+    ("rx_dropped", |s| s.path.rx.dropped),
+    ("rx_faulted", |s| s.path.rx.faulted),
+    ("rx_bounced", |s| s.path.rx.bounced),
+    ("rx_busy", |s| s.path.rx.busy),
+    ("rx_doorbells", |s| s.path.rx.doorbells),
+    ("rejected", |s| s.path.faults()),
+    ("pins", |s| s.map.pins),
+    ("unpins", |s| s.map.unpins),
+    ("hits", |s| s.map.hits),
+    ("misses", |s| s.map.misses),
+    ("evictions", |s| s.map.evictions),
+    ("invalidations", |s| s.map.invalidations),
+    ("map_busy", |s| s.map.busy),
+    ("leaked", |s| s.map.leaked),
+    ("pinned_bytes", |s| u64::from(s.map.pinned) * PAGE_SIZE),
+    ("pinned_bytes_most", |s| {
+        u64::from(s.map.pinned_most) * PAGE_SIZE
+    }),
+    ("mailbox_requests", |s| s.function.mailbox_requests),
+    ("mailbox_acks", |s| s.function.mailbox_acks),
+    ("mailbox_nacks", |s| s.function.mailbox_nacks),
+    ("mailbox_pings", |s| s.function.mailbox_pings),
+    ("resets_control", |s| s.function.control_resets),
+    ("resets_function", |s| s.function.function_resets),
+    ("resets_vmm", |s| s.function.vmm_resets),
+    ("enable_failures", |s| s.function.enable_failures),
+    ("interrupts", |s| s.function.signals),
+    ("interrupts_unrouted", |s| s.function.unrouted),
+    ("accesses_refused", |s| s.function.refused_total()),
+    ("descriptors", |s| {
+        s.path.tx.taken.wrapping_add(s.path.rx.taken)
+    }),
+];
+
+/// The files of a slice, as long as this lives.
+pub(crate) struct SliceFiles {
+    _settings: Files<SliceDev>,
+    _stats: Files<SliceDev>,
+    _rejected: Files<SliceDev>,
+    _refused: Files<SliceDev>,
+}
+
+impl SliceFiles {
+    /// Makes the files under the mediated device.
+    pub(crate) fn new(dev: &Device, slice: Arc<SliceDev>) -> Result<Self> {
+        Ok(Self {
+            _settings: Files::new(dev, None, &SETTINGS, slice.clone())?,
+            _stats: Files::counters(
+                dev,
+                c"stats",
+                COUNTERS.iter().map(|(name, _)| *name),
+                |slice, index| {
+                    let snapshot = slice.with(|s| Snapshot {
+                        path: s.stats().clone(),
+                        map: s.map_stats(),
+                        function: *s.function_counters(),
+                    });
+                    COUNTERS.get(index).map_or(0, |(_, count)| count(&snapshot))
+                },
+                slice.clone(),
+            )?,
+            _rejected: Files::counters(
+                dev,
+                c"rejected",
+                Rejection::ALL.iter().map(|rule| rule.name()),
+                |slice, index| {
+                    let rule = Rejection::ALL.get(index);
+                    rule.map_or(0, |rule| slice.with(|s| s.stats().rejected(*rule)))
+                },
+                slice.clone(),
+            )?,
+            _refused: Files::counters(
+                dev,
+                c"refused",
+                Refusal::ALL.iter().map(|reason| reason.name()),
+                |slice, index| {
+                    let reason = Refusal::ALL.get(index);
+                    reason.map_or(0, |reason| {
+                        slice.with(|s| s.function_counters().refused(*reason))
+                    })
+                },
+                slice,
+            )?,
+        })
+    }
+}
+
+/// A decimal number.
+fn parse_number(text: &[u8]) -> Result<u64> {
+    core::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(EINVAL)
+}

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One slice as a device that a VMM opens.
+
+use kernel::{
+    device::Device,
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        ArcBorrow,
+        Mutex, //
+    },
+    uaccess::{
+        UserSliceReader,
+        UserSliceWriter, //
+    }, //
+};
+
+use sluice_core::{
+    addr::{
+        GuestAddr,
+        PoolId,
+        PAGE_SIZE, //
+    },
+    net::MacAddr,
+    platform::Port as _,
+    slice::{
+        self,
+        Hardware,
+        Limits,
+        OpenError,
+        Policy,
+        Slice,
+        Stopped, //
+    }, //
+};
+
+use super::{
+    irqs::{
+        self,
+        Irqs,
+        Signals, //
+    },
+    platform::{
+        KernelPlatform,
+        Queue, //
+    },
+    regions::{
+        self,
+        Region,
+        CHUNK_BYTES, //
+    }, //
+};
+use crate::{
+    ctl::{
+        Ratelimit,
+        Reason, //
+    },
+    nic::PoolClaim,
+    sys::{
+        bindings,
+        bounce::BouncePages,
+        pin::{
+            Fence,
+            VfioPinner, //
+        },
+        random::random,
+        time::now_ns,
+        vfio::{
+            Container,
+            IrqInfo,
+            IrqRequest,
+            Operations,
+            Position,
+            RegionInfo, //
+        },
+    },
+    worker::{
+        Pollable,
+        Polled, //
+    }, //
+};
+
+/// Receive buffers that can be bounced at a time, one host page each: 1 MiB for an open slice.
+const BOUNCE_PAGES: usize = 256;
+
+/// How soon the worker comes back to a slice whose VMM is just using it.
+const RETRY_NS: u64 = 50_000;
+
+/// Most bytes that a slice keeps pinned unless the administrator says otherwise.
+const PINNED_BYTES_DEFAULT: u64 = 64 << 20;
+/// The administrator's choice: room for full shadow rings at least, 24 bits of pages at most.
+const PINNED_BYTES_MIN: u64 = 8 << 20;
+const PINNED_BYTES_MAX: u64 = 64 << 30;
+
+/// A slice: the model, the pool behind it, and the VMM's eventfds.
+///
+/// Locking: `state` is a sleeping lock. The VMM's memory is never touched under it, for a VMM can make that
+/// take for ever; and the worker only tries it, so that no VMM can hold up other slices
+/// (invariants 7, 10).
+#[pin_data]
+pub(crate) struct SliceDev {
+    dev: ARef<Device>,
+    nic_dev: ARef<Device>,
+    pool: PoolId,
+    irqs: Arc<Irqs>,
+    fence: Arc<Fence>,
+    #[pin]
+    log: Ratelimit,
+    #[pin]
+    state: Mutex<State>,
+}
+
+struct State {
+    slice: Slice<KernelPlatform>,
+    /// The pool; `None` once the slice is removed.
+    claim: Option<PoolClaim>,
+    pinned_bytes_max: u64,
+}
+
+impl SliceDev {
+    /// A closed slice `dev` on the pool of `claim`, with the address `mac`, which the pool has.
+    pub(super) fn new(
+        dev: &Device,
+        nic_dev: &Device,
+        claim: PoolClaim,
+        mac: MacAddr,
+    ) -> Result<Arc<Self>> {
+        let irqs = Arc::pin_init(Irqs::new(), GFP_KERNEL)?;
+        let fence = Arc::pin_init(Fence::new(), GFP_KERNEL)?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                dev: dev.into(),
+                nic_dev: nic_dev.into(),
+                pool: claim.pool(),
+                irqs,
+                fence,
+                log <- Ratelimit::new(),
+                state <- new_mutex!(State {
+                    slice: Slice::new(mac),
+                    claim: Some(claim),
+                    pinned_bytes_max: PINNED_BYTES_DEFAULT,
+                }),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Gives the pool back. The slice is no longer registered; the worker may still hold a
+    /// reference, and must not be the one that drops the NIC.
+    pub(super) fn retire(&self) {
+        let claim = self.state.lock().claim.take();
+        drop(claim);
+    }
+
+    /// Looks at the slice, without changing it.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&Slice<KernelPlatform>) -> R) -> R {
+        look(&self.state.lock().slice)
+    }
+
+    /// The pool that the slice has.
+    pub(crate) fn pool(&self) -> PoolId {
+        self.pool
+    }
+
+    /// Gives the slice another address. `EBUSY` while it is open, `EINVAL` where no station can
+    /// have it, `EADDRNOTAVAIL` where another slice of the NIC has it.
+    pub(crate) fn set_mac(&self, mac: MacAddr) -> Result {
+        if !mac.is_valid_station() {
+            return Err(EINVAL);
+        }
+        let mut state = self.state.lock();
+        let State { slice, claim, .. } = &mut *state;
+        let claim = claim.as_ref().ok_or(ENODEV)?;
+        if slice.state() != slice::State::Closed {
+            return Err(EBUSY);
+        }
+        if mac == claim.nic().mac() || !claim.port().set_mac(mac) {
+            return Err(EADDRNOTAVAIL);
+        }
+        slice.set_mac(mac).map_err(|slice::Busy| EBUSY)
+    }
+
+    /// Changes what the guest may ask for. `EBUSY` while the slice is open.
+    pub(crate) fn set_policy(&self, policy: Policy) -> Result {
+        let mut state = self.state.lock();
+        state.slice.set_policy(policy).map_err(|slice::Busy| EBUSY)
+    }
+
+    /// Most bytes that the slice keeps pinned for packets.
+    pub(crate) fn pinned_bytes_max(&self) -> u64 {
+        self.state.lock().pinned_bytes_max
+    }
+
+    /// Changes [`Self::pinned_bytes_max`], which is rounded down to pages. `EBUSY` while the slice
+    /// is open, `ERANGE` below what the shadow rings can hold or above 64 GiB.
+    pub(crate) fn set_pinned_bytes_max(&self, bytes: u64) -> Result {
+        if !(PINNED_BYTES_MIN..=PINNED_BYTES_MAX).contains(&bytes) {
+            return Err(ERANGE);
+        }
+        let mut state = self.state.lock();
+        if state.slice.state() != slice::State::Closed {
+            return Err(EBUSY);
+        }
+        state.pinned_bytes_max = bytes & !(PAGE_SIZE - 1);
+        Ok(())
+    }
+
+    /// Does `change` to the slice, wakes the worker if that is wanted, and reports what broke.
+    fn change<R>(&self, change: impl FnOnce(&mut Slice<KernelPlatform>) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = change(&mut state.slice);
+        let kick = state.slice.take_kick();
+        let report = state.slice.take_report();
+        if let (true, Some(claim)) = (kick, &state.claim) {
+            claim.nic().kick(self.pool);
+        }
+        drop(state);
+        self.report(report);
+        result
+    }
+
+    fn report(&self, stopped: Option<Stopped>) {
+        let Some(stopped) = stopped else {
+            return;
+        };
+        match self.log.pass() {
+            None => {}
+            Some(0) => dev_warn!(self.dev, "queue stopped: {}\n", Reason(stopped)),
+            Some(missed) => dev_warn!(
+                self.dev,
+                "queue stopped: {} ({missed} messages left out before)\n",
+                Reason(stopped)
+            ),
+        }
+    }
+
+    /// What the pool, the VMM's memory and the settings make up.
+    fn hardware(&self, state: &State, container: Container) -> Result<Hardware<KernelPlatform>> {
+        let claim = state.claim.as_ref().ok_or(ENODEV)?;
+        let bounce = BouncePages::new(&self.nic_dev, BOUNCE_PAGES)?;
+        let (tx, rx) = claim.queues()?;
+        Ok(Hardware {
+            pinner: VfioPinner::new(container, &self.nic_dev, self.fence.clone())?,
+            tx: Queue::Tx(tx),
+            rx: Queue::Rx(rx),
+            port: claim.port(),
+            signals: Signals(self.irqs.clone()),
+            bounce,
+            limits: Limits {
+                pinned_pages: u32::try_from(state.pinned_bytes_max / PAGE_SIZE)?,
+                seed: random(),
+            },
+        })
+    }
+}
+
+impl Operations for SliceDev {
+    const FLAGS: u32 = bindings::VFIO_DEVICE_FLAGS_PCI | bindings::VFIO_DEVICE_FLAGS_RESET;
+    const REGIONS: u32 = regions::INDICES;
+    const IRQ_INDICES: u32 = irqs::INDICES;
+    const NAME: &'static CStr = c"sluice";
+
+    fn open(this: ArcBorrow<'_, Self>, container: Container) -> Result {
+        let mut state = this.state.lock();
+        let hardware = this.hardware(&state, container)?;
+        if let Err((error, hardware)) = state.slice.open(hardware) {
+            drop(state);
+            drop(hardware);
+            return Err(match error {
+                OpenError::Busy => EBUSY,
+                OpenError::NoMemory => ENOMEM,
+            });
+        }
+        if let Some(claim) = &state.claim {
+            claim.nic().attach(this.pool, Arc::<Self>::from(this));
+        }
+        Ok(())
+    }
+
+    fn close(&self) {
+        let mut state = self.state.lock();
+        if let Some(claim) = &state.claim {
+            claim.nic().detach(self.pool);
+        }
+        // Everything is unpinned when this returns: VFIO is about to drop the container.
+        let hardware = state.slice.close(now_ns());
+        let report = state.slice.take_report();
+        drop(state);
+        drop(hardware);
+        self.irqs.clear();
+        self.report(report);
+    }
+
+    fn read(&self, at: Position, to: &mut UserSliceWriter) -> Result<usize> {
+        let region = Region::new(at.index).ok_or(EINVAL)?;
+        for_each_chunk(region, at.offset, to.len(), |offset, chunk| {
+            self.change(|slice| region.read(slice, offset, chunk));
+            to.write_slice(chunk)
+        })
+    }
+
+    fn write(&self, at: Position, from: &mut UserSliceReader) -> Result<usize> {
+        let region = Region::new(at.index).ok_or(EINVAL)?;
+        for_each_chunk(region, at.offset, from.len(), |offset, chunk| {
+            from.read_slice(chunk)?;
+            let now_ns = now_ns();
+            self.change(|slice| region.write(slice, offset, chunk, now_ns));
+            Ok(())
+        })
+    }
+
+    fn region(&self, index: u32) -> RegionInfo {
+        Region::info(index)
+    }
+
+    fn irqs(&self, index: u32) -> IrqInfo {
+        Irqs::info(index)
+    }
+
+    fn set_irqs(&self, request: &IrqRequest<'_>) -> Result {
+        self.irqs.set(request)
+    }
+
+    fn reset(&self) -> Result {
+        let now_ns = now_ns();
+        self.change(|slice| slice.reset(now_ns));
+        Ok(())
+    }
+
+    fn request(&self, count: u32) {
+        if self.irqs.request() {
+            if count % 10 == 0 {
+                dev_notice!(self.dev, "asked the VMM to let go of the slice\n");
+            }
+        } else if count == 0 {
+            dev_warn!(
+                self.dev,
+                "in use by a VMM that takes no requests: waiting until it ends\n"
+            );
+        }
+    }
+
+    fn dma_unmap(&self, iova: u64, len_bytes: u64) {
+        // First, so that nothing is pinned again once it has been unpinned.
+        self.fence.raise(iova, len_bytes);
+        let now_ns = now_ns();
+        self.change(|slice| slice.dma_unmap(GuestAddr::new(iova), len_bytes, now_ns));
+    }
+}
+
+impl Pollable for SliceDev {
+    fn poll(&self, now_ns: u64, budget: u32) -> Polled {
+        let Some(mut state) = self.state.try_lock() else {
+            return Polled {
+                more: false,
+                deadline_ns: Some(now_ns.saturating_add(RETRY_NS)),
+            };
+        };
+        // Whatever asked for this poll is served by it.
+        let _ = state.slice.take_kick();
+        let budget = u16::try_from(budget).unwrap_or(u16::MAX);
+        let polled = state.slice.poll(now_ns, budget);
+        let report = state.slice.take_report();
+        drop(state);
+        self.report(report);
+        Polled {
+            more: polled.more,
+            deadline_ns: polled.deadline_ns,
+        }
+    }
+
+    fn link_changed(&self, now_ns: u64) {
+        self.change(|slice| slice.link_changed(now_ns));
+    }
+}
+
+/// Calls `each` for pieces of `len` bytes from `offset` of the region on, none of which crosses a
+/// multiple of [`CHUNK_BYTES`]. How many bytes were done; an error only where that is none.
+fn for_each_chunk(
+    region: Region,
+    offset: u64,
+    len: usize,
+    mut each: impl FnMut(u32, &mut [u8]) -> Result,
+) -> Result<usize> {
+    if len == 0 {
+        return Ok(0);
+    }
+    let len = region.clamp(offset, len)?;
+    let mut buffer = [0; CHUNK_BYTES];
+    let mut done = 0;
+    while done < len {
+        let at = offset as usize + done;
+        let piece = (len - done).min(CHUNK_BYTES - at % CHUNK_BYTES);
+        let chunk = buffer.get_mut(..piece).ok_or(EINVAL)?;
+        match each(at as u32, chunk) {
+            Ok(()) => done += piece,
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
