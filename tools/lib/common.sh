@@ -17,6 +17,8 @@ die() {
 
 need_root() {
 	((EUID == 0)) || die "needs root: it mounts and changes root (only inside its own mount namespace)"
+	unshare --mount --propagation private true 2>/dev/null ||
+		die "cannot make a mount namespace" "In a container, give it CAP_SYS_ADMIN (docker run --privileged)."
 }
 
 # One line per step, with the time since the script began.

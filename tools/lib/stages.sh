@@ -34,7 +34,7 @@ debian_mirror() {
 
 host_tools() {
 	local missing=() package
-	for package in mmdebstrap debian-archive-keyring ca-certificates; do
+	for package in mmdebstrap debian-archive-keyring ca-certificates mount; do
 		dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 	done
 	# Always, because the mirror is read from the package lists, and because an old
