@@ -171,9 +171,13 @@ int vf_message(struct vf *vf, uint32_t *msg, unsigned int words, unsigned int re
 
 int vf_handshake(struct vf *vf)
 {
+	const uint16_t command = VF_PCI_COMMAND_MEMORY | VF_PCI_COMMAND_MASTER;
 	uint32_t msg[3] = { VF_MSG_RESET };
 	int ret;
 
+	ret = vfio_write(&vf->dev, VFIO_PCI_CONFIG_REGION_INDEX, VF_PCI_COMMAND, &command, sizeof(command));
+	if (ret)
+		return ret;
 	vf_write(vf, VF_CTRL, VF_CTRL_RST);
 	vf->mbx_sticky = 0;
 	ret = vf_message(vf, msg, 1, 3);

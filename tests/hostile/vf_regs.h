@@ -9,6 +9,11 @@
 #define VF_BAR0_LEN		0x4000
 #define VF_QUEUES		2
 
+/* Configuration space. */
+#define VF_PCI_COMMAND		0x04
+#define VF_PCI_COMMAND_MEMORY	(1u << 1)
+#define VF_PCI_COMMAND_MASTER	(1u << 2)
+
 #define VF_CTRL			0x0000
 #define VF_CTRL_RST		(1u << 26)
 #define VF_STATUS		0x0008
@@ -61,6 +66,7 @@
 #define VF_MSG_SET_MULTICAST	0x03
 #define VF_MSG_SET_VLAN		0x04
 #define VF_MSG_SET_LPE		0x05
+#define VF_MSG_SET_PROMISC	0x06
 #define VF_MSG_ACK		(1u << 31)
 #define VF_MSG_NACK		(1u << 30)
 #define VF_MSG_CTS		(1u << 29)

@@ -61,7 +61,24 @@ TEST_F_TIMEOUT(attacker, guest_reset_in_traffic, TIMEOUT_S)
 	}
 }
 
-/* Bus master off (PCI command register) means no DMA either. */
+/* Bus mastering off means no DMA, also not into buffers that were posted before. */
+TEST_F_TIMEOUT(attacker, bus_master_off_in_traffic, TIMEOUT_S)
+{
+	const uint16_t off = VF_PCI_COMMAND_MEMORY;
+	struct vf *vf = &self->vf;
+
+	neighbour_flood(nb, vf->mac);
+	for (unsigned int i = 0; i < 10; i++) {
+		post_some(vf);
+		EXPECT_TRUE(neighbour_flooded(nb, 8));
+		ASSERT_EQ(0, vfio_write(&vf->dev, VFIO_PCI_CONFIG_REGION_INDEX, VF_PCI_COMMAND, &off, sizeof(off)));
+		memset(vf->ram, 0x5a, VF_RAM_BYTES);
+		EXPECT_TRUE(neighbour_flooded(nb, 20));
+		EXPECT_TRUE(all_bytes(vf->ram, 0x5a, VF_RAM_BYTES));
+		ASSERT_EQ(0, vf_restart(vf));
+	}
+}
+
 TEST_F_TIMEOUT(attacker, function_level_reset_in_traffic, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034
+#
+# What the tests of slices share. Sourced in the test machine, after
+# ktap_helpers.sh; run as root.
+
+MODULE=/build/module/sluice.ko
+PEER_IP=10.77.0.1
+TRAFFIC=/build/traffic/traffic
+
+# The 82576's PCI address.
+nic_address() {
+	local dev
+	for dev in /sys/bus/pci/devices/*; do
+		[[ $(<"$dev/vendor") == 0x8086 && $(<"$dev/device") == 0x10c9 ]] && basename "$dev" && return
+	done
+	return 1
+}
+
+NIC=$(nic_address)
+NIC_DIR=/sys/bus/pci/devices/$NIC
+TYPE_DIR=$NIC_DIR/mdev_supported_types/sluice-82576vf
+
+# wait_for SECONDS COMMAND...: until it succeeds. Bounded, and nothing more.
+wait_for() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		((SECONDS < end)) || return 1
+		sleep 0.1
+	done
+}
+
+peer() {
+	ip netns exec peer "$@"
+}
+
+peer_mac() {
+	peer cat /sys/class/net/peer0/address
+}
+
+load_module() {
+	[[ -e /sys/module/sluice ]] && return
+	modprobe -a mdev vfio vfio_iommu_type1 && insmod "$MODULE" "$@"
+}
+
+driver_of() {
+	basename "$(readlink "$NIC_DIR/driver" 2>/dev/null)" 2>/dev/null
+}
+
+# bind_to DRIVER
+bind_to() {
+	[[ $(driver_of) == "$1" ]] && return
+	[[ ! -e $NIC_DIR/driver ]] || echo "$NIC" >"$NIC_DIR/driver/unbind" || return
+	echo "$1" >"$NIC_DIR/driver_override" || return
+	echo "$NIC" >"/sys/bus/pci/drivers/$1/bind"
+}
+
+take_card() {
+	bind_to sluice
+}
+
+give_card_back() {
+	modprobe igb || return
+	[[ ! -e $NIC_DIR/driver ]] || echo "$NIC" >"$NIC_DIR/driver/unbind" || return
+	echo >"$NIC_DIR/driver_override"
+	echo "$NIC" >/sys/bus/pci/drivers/igb/bind
+}
+
+# The network interface that igb made for the card.
+host_interface() {
+	local dir
+	for dir in "$NIC_DIR"/net/*; do
+		[[ -e $dir ]] && basename "$dir" && return
+	done
+	return 1
+}
+
+available() {
+	cat "$TYPE_DIR/available_instances"
+}
+
+slice_dir() {
+	printf '/sys/bus/mdev/devices/%s' "$1"
+}
+
+# Prints the UUID of a new slice.
+new_slice() {
+	local uuid
+	uuid=${1:-$(cat /proc/sys/kernel/random/uuid)}
+	echo "$uuid" >"$TYPE_DIR/create" && echo "$uuid"
+}
+
+remove_slice() {
+	echo 1 >"$(slice_dir "$1")/remove"
+}
+
+# The sum of a slice's counters of broken rules.
+rejected() {
+	cat "$(slice_dir "$1")"/rejected/* | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+# --- guests ------------------------------------------------------------------
+
+# start_guests NAME=UUID...: all at once.
+start_guests() {
+	local pair pids=() pid failed=0
+	modprobe kvm_amd || return
+	for pair; do
+		guest start "${pair%%=*}" --memory 192 --vfio "${pair#*=}" --file "$TRAFFIC:/bin/traffic" &
+		pids+=($!)
+	done
+	for pid in "${pids[@]}"; do
+		wait "$pid" || failed=1
+	done
+	return $failed
+}
+
+# in_guest NAME [--timeout S] 'command'
+in_guest() {
+	guest exec "$@"
+}
+
+# The guest's interface that igbvf drives.
+GUEST_IF='$(for d in /sys/class/net/*/device/driver; do case $(readlink $d) in */igbvf) echo $d | cut -d/ -f5; break;; esac; done)'
+
+# guest_up NAME IP: an address for it, and its link comes up.
+guest_up() {
+	in_guest "$1" --timeout 90 "i=$GUEST_IF; [ -n \"\$i\" ] || exit 9
+		ip link set \$i up; ip address replace $2/24 dev \$i
+		n=0; until [ \"\$(cat /sys/class/net/\$i/carrier)\" = 1 ]; do
+			n=\$((n + 1)); [ \$n -lt 300 ] || exit 8; sleep 0.2; done"
+}
+
+# guest_pings NAME IP [COUNT]: at least one answer to each of COUNT requests in a row.
+guest_pings() {
+	in_guest "$1" --timeout 60 "ping -c ${3:-3} -i 0.2 -W 5 -w 40 $2"
+}
+
+peer_pings() {
+	peer ping -c "${2:-3}" -i 0.2 -W 5 -w 40 "$1"
+}
+
+peer_iperf_server() {
+	peer iperf3 -s -D -p "${1:-5201}" --pidfile "/run/iperf-${1:-5201}.pid"
+}
+
+stop_peer_iperf() {
+	local file
+	for file in /run/iperf-*.pid; do
+		[[ ! -e $file ]] || kill "$(tr -d '\0' <"$file")" 2>/dev/null
+		rm -f "$file"
+	done
+}
+
+# Reads iperf3's JSON: received Mbit/s; fails if there was an error or nothing came.
+iperf_mbits() {
+	python3 -c '
+import json, sys
+result = json.load(sys.stdin)
+if "error" in result:
+    sys.exit(result["error"])
+rate = result["end"]["sum_received"]["bits_per_second"] / 1e6
+print(round(rate))
+sys.exit(rate <= 0)'
+}
+
+# tcp GUEST IP [SECONDS] [-R]: Mbit/s between the guest and an iperf3 server at IP.
+tcp() {
+	in_guest "$1" --timeout $((${3:-3} + 60)) "iperf3 -c $2 -t ${3:-3} ${4:-} -J --connect-timeout 20000" |
+		iperf_mbits
+}
+
+# Nothing that the tests made is left.
+finish_slices() {
+	stop_peer_iperf
+	finish
+}

@@ -1,0 +1,115 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# timeout: 600
+# Two guests: through the NIC's internal switch, over the wire, and when one of them dies.
+
+# shellcheck source=tests/kselftest/ktap_helpers.sh
+. "$(dirname "$0")/ktap_helpers.sh"
+# shellcheck source=tests/kselftest/slices_lib.sh
+. "$(dirname "$0")/slices_lib.sh"
+
+IP_A=10.77.0.11 IP_B=10.77.0.12
+COUNT=10000
+
+both_reach_the_wire() {
+	guest_pings a "$PEER_IP" && guest_pings b "$PEER_IP"
+}
+
+server_in_b() {
+	in_guest b 'iperf3 -s -D'
+}
+
+tcp_between() {
+	local rate
+	rate=$(tcp a "$IP_B" 3 "${1:-}") && echo "$rate Mbit/s"
+}
+
+tcp_port() {
+	in_guest "$1" --timeout 60 "iperf3 -c $PEER_IP -p $2 -t 4 -J --connect-timeout 20000" | iperf_mbits
+}
+
+# Both guests with the wire at once: each gets something.
+tcp_at_once() {
+	local pid
+	tcp_port a 5201 &
+	pid=$!
+	tcp_port b 5202 && wait "$pid"
+}
+
+numbered_between() {
+	local out
+	out=$(mktemp)
+	in_guest b --timeout 100 "i=$GUEST_IF; traffic receive \$i -n $COUNT -i 3000" >"$out" &
+	local pid=$!
+	sleep 2
+	in_guest a --timeout 100 "i=$GUEST_IF; traffic send \$i $(<"$(slice_dir "$B")/mac") -n $COUNT -s 300 -r 2000"
+	wait "$pid" || return
+	cat "$out"
+	[[ $(sed -n 's/.*received=\([0-9]*\).*/\1/p' "$out") == "$COUNT" ]]
+}
+
+# What b is sent, nobody else sees.
+no_eavesdropping() {
+	local out
+	in_guest a "i=$GUEST_IF; ip link set \$i promisc on"
+	out=$(mktemp)
+	in_guest a --timeout 60 "i=$GUEST_IF; timeout 8 tcpdump -n -i \$i -c 1 ether proto 0x88b5" >"$out" 2>&1 &
+	local pid=$!
+	sleep 3
+	peer "$TRAFFIC" send peer0 "$(<"$(slice_dir "$B")/mac")" -n 200 -r 500
+	wait "$pid"
+	in_guest a "i=$GUEST_IF; ip link set \$i promisc off"
+	cat "$out"
+	! grep -q '^1 packet captured' "$out"
+}
+
+# A frame with somebody else's source address does not leave.
+spoofing_is_stopped() {
+	local out
+	out=$(mktemp)
+	timeout 12 ip netns exec peer tcpdump -n -i peer0 -c 1 ether src 52:54:00:66:66:66 >"$out" 2>&1 &
+	local pid=$!
+	sleep 2
+	in_guest a --timeout 60 "i=$GUEST_IF; ip link add br0 type bridge; ip link set br0 address 52:54:00:66:66:66
+		ip link set \$i master br0; ip link set br0 up; sleep 1
+		ping -c 3 -W 1 -I br0 $PEER_IP; arping -c 3 -I br0 $PEER_IP; ip link del br0; true"
+	wait "$pid"
+	cat "$out"
+	guest_up a "$IP_A"
+	! grep -q '^1 packet captured' "$out"
+}
+
+killed_in_traffic() {
+	local pid
+	in_guest a --timeout 60 "iperf3 -c $IP_B -t 30 --connect-timeout 20000" >/dev/null 2>&1 &
+	pid=$!
+	sleep 3
+	guest kill a
+	wait "$pid"
+	[[ $(<"$(slice_dir "$A")/state") == closed* ]]
+}
+
+plan 19
+check "module loads" load_module
+check "Sluice takes the card" take_card || skip_rest "no card"
+A=$(new_slice) B=$(new_slice)
+check "both guests start" start_guests "a=$A" "b=$B" || skip_rest "no guests"
+check "a has a link" guest_up a "$IP_A"
+check "b has a link" guest_up b "$IP_B"
+check "both reach the wire" both_reach_the_wire
+check "they reach each other" guest_pings a "$IP_B" 10
+check "iperf3 listens in b" server_in_b
+check "TCP from a to b" tcp_between
+check "TCP from b to a" tcp_between -R
+peer_iperf_server 5201
+peer_iperf_server 5202
+check "TCP of both with the wire at once" tcp_at_once
+check "$COUNT numbered packets from a to b, none lost" numbered_between
+check "no eavesdropping" no_eavesdropping
+check "no spoofed source address leaves" spoofing_is_stopped
+check "a is killed in the middle of traffic" killed_in_traffic
+check "b goes on with the wire" guest_pings b "$PEER_IP" 10
+check "b's TCP goes on" tcp b "$PEER_IP" 3
+check "a starts again on the same slice" start_guests "a=$A"
+check "they reach each other again" eval 'guest_up a "$IP_A" && guest_pings a "$IP_B"'
+finish_slices
