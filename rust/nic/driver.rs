@@ -94,7 +94,8 @@ impl<F: Frontend> Driver<F> {
         let worker = Worker::start(&name, nic.mailbox.clone(), nic.clone())?;
         let mut lines = KVec::new();
         for vector in 0..count {
-            let name = CString::try_from_fmt(fmt!("sluice/{}/{vector}", pdev.as_ref().name()))?;
+            // A slash would be a folder in /proc/irq.
+            let name = CString::try_from_fmt(fmt!("sluice-{}-{vector}", pdev.as_ref().name()))?;
             lines.push(Line::new(&vectors, vector, name, nic.clone())?, GFP_KERNEL)?;
         }
         let gone = |_| EIO;
