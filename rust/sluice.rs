@@ -1,11 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sluice: slices of a network card for virtual machines, without an IOMMU.
+//! Sluice: slices of a network card for virtual machines, without an IOMMU and without SR-IOV.
+//!
+//! `Documentation/architecture.rst` is the map.
 
+mod ctl;
+mod nic;
 mod sys;
+mod vfio;
+mod worker;
 
-use kernel::prelude::*;
-use sluice_core::addr::PAGE_SIZE;
+use kernel::{
+    driver,
+    pci,
+    prelude::*,
+    InPlaceModule, //
+};
 
 module! {
     type: Sluice,
@@ -15,18 +25,19 @@ module! {
     license: "GPL",
 }
 
-struct Sluice;
+/// The PCI driver whose cards are offered as mediated devices.
+type Driver = nic::Driver<vfio::NicSlices>;
 
-impl kernel::Module for Sluice {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        sys::log(c"loaded");
-        pr_info!("page {PAGE_SIZE}, vfio_device {}\n", sys::VFIO_DEVICE_SIZE);
-        Ok(Self)
-    }
+#[pin_data]
+struct Sluice {
+    #[pin]
+    _driver: driver::Registration<pci::Adapter<Driver>>,
 }
 
-impl Drop for Sluice {
-    fn drop(&mut self) {
-        sys::log(c"unloaded");
+impl InPlaceModule for Sluice {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _driver <- driver::Registration::new(c"sluice", module),
+        })
     }
 }

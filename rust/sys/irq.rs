@@ -6,10 +6,7 @@ use kernel::{
     bindings,
     error::to_result,
     prelude::*,
-    str::{
-        CString,
-        CStrExt as _, //
-    },
+    str::CString,
     sync::Arc, //
 };
 

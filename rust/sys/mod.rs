@@ -2,6 +2,20 @@
 
 //! The only place for `unsafe`: bindings, the C shim, and safe wrappers.
 
+pub(crate) mod bounce;
+pub(crate) mod dma;
+pub(crate) mod eventfd;
+pub(crate) mod irq;
+pub(crate) mod mdev;
+pub(crate) mod mmio;
+pub(crate) mod pci;
+pub(crate) mod pin;
+pub(crate) mod random;
+pub(crate) mod sysfs;
+pub(crate) mod thread;
+pub(crate) mod time;
+pub(crate) mod vfio;
+
 /// What bindgen made of `bindings.h`, laid over the kernel's own bindings.
 #[allow(
     clippy::all,
@@ -22,14 +36,3 @@ pub(crate) mod bindings {
 
     include!(concat!(env!("SLUICE_GENERATED"), "/bindings.rs"));
 }
-
-use kernel::str::CStrExt as _;
-
-/// Prints one line to the kernel log.
-pub(crate) fn log(text: &kernel::str::CStr) {
-    // SAFETY: `text` is a valid C string for the whole call.
-    unsafe { bindings::sluice_log(text.as_char_ptr()) }
-}
-
-/// Size of a VFIO device, as bindgen sees it.
-pub(crate) const VFIO_DEVICE_SIZE: usize = core::mem::size_of::<bindings::vfio_device>();

@@ -8,7 +8,6 @@ use kernel::{
     bindings,
     error::from_err_ptr,
     prelude::*,
-    str::CStrExt as _,
     sync::{
         aref::ARef,
         Arc, //

@@ -56,7 +56,6 @@ type PoolMask = u8;
 struct Events(u64);
 
 impl Events {
-    const NONE: Self = Self(0);
     const LINK: Self = Self(1 << 16);
 
     const fn kicked(pool: PoolId) -> Self {
