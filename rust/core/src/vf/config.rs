@@ -186,3 +186,94 @@ impl Lanes {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(config: &Config, offset: u16, width: Width) -> u32 {
+        config.read(offset, width).unwrap()
+    }
+
+    #[test]
+    fn bars_tell_their_size() {
+        let mut config = Config::new();
+        for bar in [0x10, 0x1C] {
+            config.write(bar, Width::Dword, u32::MAX).unwrap();
+            config.write(bar + 4, Width::Dword, u32::MAX).unwrap();
+            assert_eq!(read(&config, bar, Width::Dword), 0xFFFF_C00C);
+            assert_eq!(read(&config, bar + 4, Width::Dword), u32::MAX);
+            config.write(bar, Width::Dword, 0x1234_5678).unwrap();
+            assert_eq!(read(&config, bar, Width::Dword), 0x1234_400C);
+        }
+        // The others do not exist.
+        for bar in [0x18, 0x24, 0x30] {
+            let refused = config.write(bar, Width::Dword, u32::MAX);
+            assert_eq!(refused, Err(Refusal::ConfigReadOnly));
+            assert_eq!(read(&config, bar, Width::Dword), 0);
+        }
+    }
+
+    #[test]
+    fn capabilities_form_a_list() {
+        let config = Config::new();
+        assert_ne!(read(&config, 6, Width::Word) & 0x10, 0);
+        let mut found = [0; 2];
+        let mut offset = read(&config, 0x34, Width::Byte) as u16;
+        for id in &mut found {
+            assert_eq!(offset % 4, 0);
+            *id = read(&config, offset, Width::Byte);
+            offset = read(&config, offset + 1, Width::Byte) as u16;
+        }
+        assert_eq!(found, [0x11, 0x10]);
+        assert_eq!(offset, 0);
+        // Three vectors; table and pending bits in BAR3.
+        assert_eq!(read(&config, 0x72, Width::Word) & 0x7FF, 2);
+        assert_eq!(read(&config, 0x74, Width::Dword), 3);
+        assert_eq!(read(&config, 0x78, Width::Dword), 0x2003);
+        // No extended capabilities.
+        assert_eq!(read(&config, 0x100, Width::Dword), 0);
+    }
+
+    #[test]
+    fn bus_mastering_is_told_once() {
+        let mut config = Config::new();
+        let on = Ok(Effect::BusMaster(true));
+        assert_eq!(config.write(4, Width::Byte, 6), on);
+        assert_eq!(config.write(4, Width::Word, 0x0406), Ok(Effect::None));
+        // The upper half is status: zeros there change nothing.
+        assert_eq!(config.write(6, Width::Word, 0xFFFF), Ok(Effect::None));
+        assert!(config.bus_master());
+        assert_eq!(read(&config, 4, Width::Dword), 0x0010_0406);
+        let off = Ok(Effect::BusMaster(false));
+        assert_eq!(config.write(3, Width::Dword, 0), off);
+    }
+
+    #[test]
+    fn a_function_reset_is_asked_for_by_its_bit_alone() {
+        let reset = Ok(Effect::FunctionReset);
+        let mut config = Config::new();
+        assert_eq!(config.write(0xA8, Width::Word, 0x8000), reset);
+        assert_eq!(config.write(0xA9, Width::Byte, 0x80), reset);
+        assert_eq!(config.write(0xA6, Width::Dword, 0x8000_0000), reset);
+        let none = Ok(Effect::None);
+        assert_eq!(config.write(0xA8, Width::Byte, 0x80), none);
+        assert_eq!(config.write(0xAA, Width::Word, 0x8000), none);
+        assert_eq!(read(&config, 0xA8, Width::Word) & 0x8000, 0);
+    }
+
+    #[test]
+    fn the_end_is_the_end() {
+        let config = Config::new();
+        for (offset, width) in [
+            (4094, Width::Dword),
+            (4095, Width::Word),
+            (4096, Width::Byte),
+        ] {
+            let past = config.read(offset, width);
+            assert_eq!(past, Err(Refusal::ConfigOutOfRange));
+        }
+        assert_eq!(config.read(4092, Width::Dword), Ok(0));
+        assert_eq!(config.read(4095, Width::Byte), Ok(0));
+    }
+}

@@ -23,6 +23,7 @@ use super::mailbox::{
 use super::msix::Msix;
 use super::queue::{
     self,
+    Pair,
     Queue,
     QueueState,
     RxRing,
@@ -61,8 +62,7 @@ pub struct Function {
     irq: Irq,
     mailbox: Mailbox,
     msix: Msix,
-    tx: QueueState,
-    rx: QueueState,
+    queues: Pair,
     /// Mb/s.
     link: Option<u16>,
     counters: Counters,
@@ -78,8 +78,7 @@ impl Function {
             irq: Irq::new(),
             mailbox: Mailbox::new(),
             msix: Msix::new(),
-            tx: QueueState::Disabled,
-            rx: QueueState::Disabled,
+            queues: Pair::new(),
             link: None,
             counters: Counters::new(),
         }
@@ -186,7 +185,7 @@ impl Function {
             | Reg::VtIvar
             | Reg::VtIvarMisc => self.irq.peek(slot.reg, slot.instance),
             Reg::Txdctl | Reg::Rxdctl => {
-                let enable = if self.slot_state(slot).shows_enabled() {
+                let enable = if self.queues.state_of(slot).shows_enabled() {
                     regs::DCTL_ENABLE
                 } else {
                     0
@@ -212,7 +211,7 @@ impl Function {
         let value = match slot.spec().access {
             Access::ReadOnly | Access::Counter => return Err(Refusal::ReadOnly),
             Access::Configure { mask } => {
-                if self.slot_state(slot) != QueueState::Disabled {
+                if self.queues.state_of(slot) != QueueState::Disabled {
                     return Err(Refusal::QueueBusy);
                 }
                 raw & mask
@@ -242,15 +241,17 @@ impl Function {
                 self.irq.write(slot.reg, slot.instance, value);
                 return Ok(self.signals_action());
             }
-            Reg::Txdctl | Reg::Rxdctl => return self.write_queue_control(slot, value),
+            Reg::Txdctl | Reg::Rxdctl => {
+                let resetting = self.mailbox.resetting();
+                return self.queues.control(&mut self.regs, slot, value, resetting);
+            }
             Reg::Tdh | Reg::Rdh if value != 0 => return Err(Refusal::HeadNonZero),
             Reg::Tdwbal if raw & HEAD_WRITE_BACK != 0 => return Err(Refusal::HeadWriteBack),
             _ => {}
         }
         self.regs.put(slot, value);
         Ok(match slot.reg {
-            Reg::Tdt => self.doorbell(Queue::Tx, slot),
-            Reg::Rdt => self.doorbell(Queue::Rx, slot),
+            Reg::Tdt | Reg::Rdt => self.queues.doorbell(&self.regs, slot),
             _ => Action::None,
         })
     }
@@ -259,10 +260,7 @@ impl Function {
 
     /// Where a queue stands.
     pub const fn queue_state(&self, queue: Queue) -> QueueState {
-        match queue {
-            Queue::Tx => self.tx,
-            Queue::Rx => self.rx,
-        }
+        self.queues.state(queue)
     }
 
     /// The transmit ring that the registers name.
@@ -277,22 +275,13 @@ impl Function {
 
     /// The tail as the guest last wrote it.
     pub fn tail(&self, queue: Queue) -> u32 {
-        match queue {
-            Queue::Tx => self.regs.get(Reg::Tdt, 0),
-            Queue::Rx => self.regs.get(Reg::Rdt, 0),
-        }
+        queue::tail(&self.regs, queue)
     }
 
     /// Shows the guest how far the data path has come. Without effect on a queue that is not
     /// running.
     pub fn set_head(&mut self, queue: Queue, head: u16) {
-        if self.queue_state(queue).shows_enabled() {
-            let reg = match queue {
-                Queue::Tx => Reg::Tdh,
-                Queue::Rx => Reg::Rdh,
-            };
-            self.regs.set(reg, 0, u32::from(head));
-        }
+        self.queues.set_head(&mut self.regs, queue, head);
     }
 
     /// The host confirms that a queue runs (`on`), or that it does not: it was stopped as asked,
@@ -301,94 +290,10 @@ impl Function {
     /// A confirmation that the guest's next step has overtaken is dropped. Returns a doorbell if
     /// the guest moved the tail before the queue ran.
     pub fn queue_enabled(&mut self, queue: Queue, on: bool) -> Action {
-        let state = self.queue_state(queue);
-        let next = match (state, on) {
-            (QueueState::Enabling, true) => QueueState::Enabled,
-            (QueueState::Enabling, false) => {
-                self.counters.enable_failures = self.counters.enable_failures.wrapping_add(1);
-                QueueState::Disabled
-            }
-            (_, false) => QueueState::Disabled,
-            (_, true) => state,
-        };
-        *self.queue_state_mut(queue) = next;
-        let tail = self.tail(queue);
-        if state == QueueState::Enabling && on && tail != 0 {
-            Action::Doorbell { queue, tail }
-        } else {
-            Action::None
+        if !on && self.queue_state(queue) == QueueState::Enabling {
+            self.counters.enable_failures = self.counters.enable_failures.wrapping_add(1);
         }
-    }
-
-    fn queue_state_mut(&mut self, queue: Queue) -> &mut QueueState {
-        match queue {
-            Queue::Tx => &mut self.tx,
-            Queue::Rx => &mut self.rx,
-        }
-    }
-
-    /// State of the queue that a register belongs to.
-    fn slot_state(&self, slot: Slot) -> QueueState {
-        match (slot.reg, slot.instance) {
-            (
-                Reg::Tdbal
-                | Reg::Tdbah
-                | Reg::Tdlen
-                | Reg::Tdh
-                | Reg::Tdwbal
-                | Reg::Tdwbah
-                | Reg::Txdctl,
-                0,
-            ) => self.tx,
-            (Reg::Rdbal | Reg::Rdbah | Reg::Rdlen | Reg::Srrctl | Reg::Rdh | Reg::Rxdctl, 0) => {
-                self.rx
-            }
-            _ => QueueState::Disabled,
-        }
-    }
-
-    fn doorbell(&self, queue: Queue, slot: Slot) -> Action {
-        if slot.instance == 0 && self.queue_state(queue) == QueueState::Enabled {
-            let tail = self.regs.at(slot);
-            Action::Doorbell { queue, tail }
-        } else {
-            Action::None
-        }
-    }
-
-    fn write_queue_control(&mut self, slot: Slot, value: u32) -> Result<Action, Refusal> {
-        let queue = match slot.reg {
-            Reg::Txdctl => Queue::Tx,
-            _ => Queue::Rx,
-        };
-        let enable = value & regs::DCTL_ENABLE != 0;
-        self.regs.put(slot, value & !regs::DCTL_ENABLE);
-        if slot.instance != 0 {
-            return if enable {
-                Err(Refusal::SecondQueue)
-            } else {
-                Ok(Action::None)
-            };
-        }
-        let (next, action) = match (self.queue_state(queue), enable) {
-            (QueueState::Disabled, true) => {
-                if self.mailbox.resetting() {
-                    return Err(Refusal::ResetPending);
-                }
-                let action = match queue {
-                    Queue::Tx => Action::TxEnable(self.tx_ring()?),
-                    Queue::Rx => Action::RxEnable(self.rx_ring()?),
-                };
-                (QueueState::Enabling, action)
-            }
-            (QueueState::Enabling | QueueState::Enabled, false) => {
-                (QueueState::Disabling, Action::Disable(queue))
-            }
-            (QueueState::Disabling, true) => return Err(Refusal::QueueBusy),
-            (state, _) => (state, Action::None),
-        };
-        *self.queue_state_mut(queue) = next;
-        Ok(action)
+        self.queues.confirm(&self.regs, queue, on)
     }
 
     // Mailbox and link.
@@ -546,8 +451,7 @@ impl Function {
         self.regs.reset();
         self.irq.reset();
         self.mailbox.reset(pending);
-        self.tx = QueueState::Disabled;
-        self.rx = QueueState::Disabled;
+        self.queues = Pair::new();
     }
 
     fn refuse(&mut self, reason: Refusal) -> Action {

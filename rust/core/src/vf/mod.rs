@@ -7,6 +7,9 @@
 //! value that a guest wrote reaches hardware through this module (invariant 5), every access takes
 //! bounded time, and what the model does not name is refused and counted.
 //!
+//! Actions may be carried out later, on another thread, if that happens in their order. Answers to
+//! what a reset has overtaken do nothing, as long as they come before [`Function::reset_done`].
+//!
 //! One queue pair of the two that a real function has is usable. The registers of the second exist
 //! and read back, but it cannot be enabled.
 //!
