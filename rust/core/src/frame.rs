@@ -56,21 +56,21 @@ pub struct Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Offloads.
-    pub(crate) offload: Offload,
+    pub offload: Offload,
     /// Context for the offloads, reduced to what they use.
-    pub(crate) context: Option<TxContext>,
+    pub context: Option<TxContext>,
     /// PAYLEN in bytes.
-    pub(crate) payload_len: u32,
+    pub payload_len: u32,
     /// Frames on the wire.
-    pub(crate) wire_frames: u32,
+    pub wire_frames: u32,
     /// Bytes on the wire with headers, tags and FCS.
-    pub(crate) wire_bytes: u32,
+    pub wire_bytes: u32,
     /// The guest wants its last descriptor marked done.
-    pub(crate) report: bool,
+    pub report: bool,
     /// Guest's last descriptor.
-    pub(crate) last: RingIndex,
+    pub last: RingIndex,
     /// Data descriptors.
-    pub(crate) taken: u16,
+    pub taken: u16,
 }
 
 /// A packet as the guest asks for it.

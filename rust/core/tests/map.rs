@@ -166,7 +166,7 @@ fn drop_one(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_the_naive_map(seed: u64, ops in prop::collection::vec(op(), 1..1500)) {
