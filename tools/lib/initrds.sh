@@ -4,7 +4,7 @@
 # root over 9p, and the nested guest's, which is all that the guest has.
 
 OUTER_MODULES=(9p 9pnet_virtio overlay)
-GUEST_MODULES=(igbvf virtio_net pktgen 8021q)
+GUEST_MODULES=(igbvf virtio_net bridge pktgen 8021q)
 GUEST_PROGRAMS=(iperf3 ethtool ip bridge ping tcpdump)
 
 # Not compressed: unpacking would cost an emulated guest more than loading.
