@@ -86,7 +86,7 @@ fn value() -> impl Strategy<Value = u32> {
         4 => 0..17u32,
         2 => Just(0x8200_0002u32),
         2 => (1..=512u32).prop_map(|n| n * 128),
-        2 => (1..=6u32, 0..4u32).prop_map(|(kind, info)| kind | info << 16),
+        2 => (1..=6u32, 0..4u32).prop_map(|(kind, info)| kind | (info << 16)),
         1 => Just(0),
     ]
 }
@@ -371,7 +371,7 @@ proptest! {
         prop_assert_eq!(f.config_read(0x10, Width::Dword) & 0x3FFF, 0xC);
         prop_assert_eq!(f.config_read(0x1C, Width::Dword) & 0x3FFF, 0xC);
         prop_assert_eq!(f.config_read(0x70, Width::Byte), 0x11);
-        prop_assert_eq!(f.config_read(0xA8, Width::Word) & 1 << 15, 0);
+        prop_assert_eq!(f.config_read(0xA8, Width::Word) & (1 << 15), 0);
         for width in [Width::Byte, Width::Word, Width::Dword] {
             let len = width.bytes() as u16;
             let value = f.config_read(offset, width);

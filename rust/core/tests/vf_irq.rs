@@ -240,7 +240,7 @@ impl Plain {
             _ => {}
         }
         for v in 0..3 {
-            let bit = |value: u32| value >> v & 1 != 0;
+            let bit = |value: u32| (value >> v) & 1 != 0;
             match step {
                 Step::Write(EICS, value) if bit(value) => {
                     self.cause[v] = true;
@@ -264,7 +264,7 @@ impl Plain {
     fn fire(&mut self, now_ns: u64) -> u8 {
         let mut fired = 0;
         for v in 0..3 {
-            let gap = u64::from(self.eitr[v] >> 2 & 0x1FFF) * 1000;
+            let gap = u64::from((self.eitr[v] >> 2) & 0x1FFF) * 1000;
             let ready = self.last[v].is_none_or(|last| now_ns >= last + gap);
             if self.cause[v] && self.open[v] && !self.told[v] && ready {
                 fired |= 1 << v;

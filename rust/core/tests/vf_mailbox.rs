@@ -73,7 +73,7 @@ fn the_reply_to_a_reset_carries_the_address() {
 fn while_the_host_thinks_it_owns_the_buffer() {
     let mut f = cleared();
     let request = Request::SetVlan { vid: 9, on: true };
-    let action = send(&mut f, &[4 | 1 << 16, 9]);
+    let action = send(&mut f, &[4 | (1 << 16), 9]);
     assert_eq!(action, Action::Mailbox(request));
     let state = read(&mut f, V2PMAILBOX);
     assert_eq!(state & bits::PFU, bits::PFU);
@@ -91,7 +91,7 @@ fn while_the_host_thinks_it_owns_the_buffer() {
     f.mailbox_reply(Reply::Ack);
     assert_eq!(f.mailbox_request(), None);
     assert_eq!(read(&mut f, V2PMAILBOX), bits::PFSTS);
-    let first = 4 | 1 << 16 | message::ACK | message::CTS;
+    let first = 4 | (1 << 16) | message::ACK | message::CTS;
     assert_eq!(read(&mut f, VMBMEM), first);
     assert_eq!(read(&mut f, VMBMEM + 4), 9);
     // A second answer to the same request does nothing.
@@ -107,23 +107,23 @@ fn what_is_no_request_is_refused_at_once() {
         &[7],
         &[0xFFFF],
         &[0x0100_0004, 1],
-        &[1 | 1 << 16],
+        &[1 | (1 << 16)],
         // Addresses: zero, group, broadcast, unknown list command.
         &[2, 0, 0],
         &[2, 0x0000_0001, 0],
         &[2, u32::MAX, 0xFFFF],
-        &[2 | 2 << 16, 0x0000_0101, 0],
-        &[2 | 3 << 16, 0x0000_0002, 0],
+        &[2 | (2 << 16), 0x0000_0101, 0],
+        &[2 | (3 << 16), 0x0000_0002, 0],
         // Too many hashes, VLAN and promiscuous arguments, frame sizes.
-        &[3 | 31 << 16],
-        &[3 | 255 << 16],
-        &[4 | 2 << 16, 1],
-        &[6 | 1 << 16],
+        &[3 | (31 << 16)],
+        &[3 | (255 << 16)],
+        &[4 | (2 << 16), 1],
+        &[6 | (1 << 16)],
         &[5, 0],
         &[5, 63],
         &[5, 0x4000],
         &[5, 0x0001_0600],
-        &[5 | 1 << 16, 1522],
+        &[5 | (1 << 16), 1522],
     ];
     for words in bad {
         let mut f = cleared();
@@ -160,7 +160,7 @@ fn a_reset_in_progress_takes_no_message() {
     assert_eq!(read(&mut f, V2PMAILBOX), bits::RSTD);
     assert_eq!(read(&mut f, V2PMAILBOX), 0);
     // Clearance is gone.
-    assert_eq!(send(&mut f, &[4 | 1 << 16, 9]), Action::None);
+    assert_eq!(send(&mut f, &[4 | (1 << 16), 9]), Action::None);
     assert_eq!(refused(&f, Refusal::MailboxNotClear), 1);
 }
 
@@ -194,7 +194,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let first = prop_oneof![
         4 => Just(1u32),
-        4 => (1..8u32, 0..4u32).prop_map(|(kind, info)| kind | info << 16),
+        4 => (1..8u32, 0..4u32).prop_map(|(kind, info)| kind | (info << 16)),
         1 => any::<u32>(),
     ];
     prop_oneof![
@@ -298,7 +298,7 @@ proptest! {
     #[test]
     fn requests_are_in_range(mut words in any::<[u32; WORDS]>(), kind in 0..8u32, info in 0..34u32) {
         if words[15] & 1 == 0 {
-            words[0] = kind | info << 16;
+            words[0] = kind | (info << 16);
         }
         match Request::parse(&words) {
             Request::SetMac(mac) | Request::AddMacFilter(mac) => {

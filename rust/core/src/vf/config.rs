@@ -39,14 +39,14 @@ const DEVICE_CONTROL: usize = at(0xA8);
 
 const BUS_MASTER: u32 = 1 << 2;
 /// Memory space, bus master, parity, SERR, INTx disable.
-const COMMAND: u32 = 1 << 1 | BUS_MASTER | 1 << 6 | 1 << 8 | 1 << 10;
+const COMMAND: u32 = (1 << 1) | BUS_MASTER | (1 << 6) | (1 << 8) | (1 << 10);
 /// A capability list exists.
 const STATUS: u32 = 0x0010 << 16;
 
 /// Initiate function level reset, in the device control register.
 const FLR: u32 = 1 << 15;
 /// Of the device control register; error reporting, relaxed order, payload and request sizes.
-const DEVCTL: u32 = 0x7FFF & !(1 << 8 | 1 << 9 | 1 << 10);
+const DEVCTL: u32 = 0x7FFF & !((1 << 8) | (1 << 9) | (1 << 10));
 
 /// Value after reset and writable bits of each 32-bit word of the first 256 bytes.
 const SPACE: [(u32, u32); 64] = {
@@ -67,13 +67,16 @@ const SPACE: [(u32, u32); 64] = {
     space[at(0x3C)] = (0, 0xFF);
 
     // MSI-X, next at 0xA0; enable and function mask are writable. Table and pending bits in BAR3.
-    space[MSIX] = (0x11 | 0xA0 << 8 | (VECTORS as u32 - 1) << 16, 0xC000 << 16);
+    space[MSIX] = (
+        0x11 | (0xA0 << 8) | ((VECTORS as u32 - 1) << 16),
+        0xC000 << 16,
+    );
     space[MSIX + 1] = (3, 0);
     space[MSIX + 2] = (PBA_OFFSET | 3, 0);
 
     // PCI Express version 2, endpoint; last. Payload up to 512 bytes, role-based errors, FLR.
-    space[EXPRESS] = (0x10 | 0x2 << 16, 0);
-    space[EXPRESS + 1] = (0x2 | 1 << 15 | 1 << 28, 0);
+    space[EXPRESS] = (0x10 | (0x2 << 16), 0);
+    space[EXPRESS + 1] = (0x2 | (1 << 15) | (1 << 28), 0);
     // Requests up to 512 bytes, relaxed order.
     space[DEVICE_CONTROL] = (0x2010, DEVCTL);
     // 2.5 GT/s, four lanes; capability, and status in the upper half.
@@ -123,7 +126,8 @@ impl Config {
     /// device claims.
     pub fn read(&self, offset: u16, width: Width) -> Result<u32, Refusal> {
         let lanes = Lanes::new(offset, width)?;
-        let pair = u64::from(self.word(lanes.index)) | u64::from(self.word(lanes.index + 1)) << 32;
+        let pair =
+            u64::from(self.word(lanes.index)) | (u64::from(self.word(lanes.index + 1)) << 32);
         Ok((pair >> lanes.shift) as u32 & width.mask())
     }
 

@@ -173,7 +173,7 @@ fn hashes(words: &[u32; WORDS], len: u8) -> Hashes {
     let halves = words
         .iter()
         .skip(1)
-        .flat_map(|word| [(word & 0xFFF) as u16, (word >> 16 & 0xFFF) as u16]);
+        .flat_map(|word| [(word & 0xFFF) as u16, ((word >> 16) & 0xFFF) as u16]);
     for (hash, half) in list.iter_mut().zip(halves).take(usize::from(len)) {
         *hash = half;
     }

@@ -234,7 +234,7 @@ fn ring(regs: &File, [low, high, len, head]: [Reg; 4]) -> Result<(GuestAddr, u32
     if regs.get(head, 0) != 0 {
         return Err(Refusal::HeadNotReset);
     }
-    let base = GuestAddr::new(u64::from(regs.get(low, 0)) | u64::from(regs.get(high, 0)) << 32);
+    let base = GuestAddr::new(u64::from(regs.get(low, 0)) | (u64::from(regs.get(high, 0)) << 32));
     let len_bytes = regs.get(len, 0);
     if len_bytes == 0 || len_bytes > MAX_RING_LEN_BYTES {
         return Err(Refusal::RingLength);
@@ -252,11 +252,11 @@ fn layout(srrctl: u32) -> Result<RxLayout, Refusal> {
     const SPLIT_ALWAYS: u32 = 5;
 
     let packet_kib = srrctl & 0x7F;
-    let header_bytes = ((srrctl >> 8 & 0x3F) * 64) as u16;
+    let header_bytes = (((srrctl >> 8) & 0x3F) * 64) as u16;
     if !(1..=16).contains(&packet_kib) {
         return Err(Refusal::RxBufferSize);
     }
-    let header_bytes = match srrctl >> 25 & 0x7 {
+    let header_bytes = match (srrctl >> 25) & 0x7 {
         ONE_BUFFER => 0,
         SPLIT_ALWAYS if header_bytes == 0 => return Err(Refusal::RxBufferSize),
         SPLIT_ALWAYS => header_bytes,

@@ -26,8 +26,8 @@ const IVAR: u32 = 0x83;
 /// itself and does nothing here; transmit priority (27) is the host's.
 const DCTL: u32 = 0x001F_1F1F | DCTL_ENABLE;
 /// Relaxed-ordering bits of the DCA control registers; DCA itself is the host's.
-const TXCTL_ORDER: u32 = 1 << 9 | 1 << 11 | 1 << 13;
-const RXCTL_ORDER: u32 = 1 << 9 | 1 << 13 | 1 << 15;
+const TXCTL_ORDER: u32 = (1 << 9) | (1 << 11) | (1 << 13);
+const RXCTL_ORDER: u32 = (1 << 9) | (1 << 13) | (1 << 15);
 /// Length fields of a ring: 128-byte granules below 1 MiB.
 const RING_LEN: u32 = 0x000F_FF80;
 

@@ -131,7 +131,7 @@ impl Igbvf {
 
     pub(crate) fn reset_hw(&mut self) -> Result<(), Timeout> {
         let ctrl = self.h.read(CTRL);
-        self.h.write(CTRL, ctrl | 1 << 26);
+        self.h.write(CTRL, ctrl | (1 << 26));
         let mut timeout = 200;
         while self.check(bits::RSTI | bits::RSTD) && timeout > 0 {
             timeout -= 1;
@@ -173,18 +173,18 @@ impl Igbvf {
 
     pub(crate) fn set_rx_mode(&mut self) {
         let mut message = [0; 16];
-        message[0] = 3 | (self.multicast.len() as u32) << 16;
+        message[0] = 3 | ((self.multicast.len() as u32) << 16);
         for (i, hash) in self.multicast.iter().enumerate() {
             message[1 + i / 2] |= u32::from(*hash) << (16 * (i % 2));
         }
         let words = self.ask(&message, 1).unwrap();
         assert_eq!(words[0], message[0] | ACK | CTS);
-        let clear = 2 | 1 << 16;
+        let clear = 2 | (1 << 16);
         assert_eq!(self.ask_mac(clear, [0; 6]), clear | ACK | CTS);
     }
 
     pub(crate) fn set_vlan(&mut self, vid: u16, on: bool) -> Result<(), u16> {
-        let message = [4 | u32::from(on) << 16, u32::from(vid)];
+        let message = [4 | (u32::from(on) << 16), u32::from(vid)];
         let words = self.ask(&message, 2).unwrap();
         if words[0] & !CTS == 4 | NACK {
             return Err(vid);
@@ -209,11 +209,11 @@ impl Igbvf {
     }
 
     pub(crate) fn configure_rx(&mut self) {
-        let size = 1 << 31 | self.rx_buffer_len.div_ceil(1024);
+        let size = (1 << 31) | self.rx_buffer_len.div_ceil(1024);
         let kind = if self.rx_buffer_len < 2048 {
             0x0200_0000
         } else {
-            128 << 2 | 0x0A00_0000
+            (128 << 2) | 0x0A00_0000
         };
         self.h.write(RX + SRRCTL, size | kind);
 
@@ -228,7 +228,7 @@ impl Igbvf {
         self.h.write(RX + TAIL, 0);
         let words = self.ask(&[5, self.max_frame + 4], 1).unwrap();
         assert_eq!(words[0], 5 | ACK | CTS);
-        let thresholds = 16 | 8 << 8 | 1 << 16;
+        let thresholds = 16 | (8 << 8) | (1 << 16);
         let dctl = (dctl | ENABLE) & 0xFFF0_0000 | thresholds;
         self.h.write(RX + DCTL, dctl);
         // Buffers are posted without waiting for the queue.
@@ -246,7 +246,7 @@ impl Igbvf {
 
     pub(crate) fn configure_msix(&mut self) {
         let ivar = self.h.read(IVAR0);
-        self.h.write(IVAR0, ivar & 0xFFFF_00FF | 0x80 << 8);
+        self.h.write(IVAR0, ivar & 0xFFFF_00FF | (0x80 << 8));
         self.h.write(EITR, 488);
         let ivar = self.h.read(IVAR0);
         self.h.write(IVAR0, ivar & 0xFFFF_FF00 | 0x81);

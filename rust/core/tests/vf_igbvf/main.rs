@@ -142,12 +142,12 @@ fn the_link_is_watched() {
 #[test]
 fn a_link_change_does_not_spoil_a_reply() {
     let mut driver = opened(true);
-    driver.write_posted(&[4 | 1 << 16, 100]).unwrap();
+    driver.write_posted(&[4 | (1 << 16), 100]).unwrap();
     // The reply is there and not read yet.
     driver.h.set_link(None);
     driver.poll(bits::PFSTS).unwrap();
     let words = driver.read_mailbox(2).unwrap();
-    assert_eq!(words[0], 4 | 1 << 16 | ACK | CTS);
+    assert_eq!(words[0], 4 | (1 << 16) | ACK | CTS);
     // Now the buffer is free, and the message comes.
     assert_eq!(driver.h.read(VMBMEM), 0x100 | CTS);
     assert!(driver.check(bits::PFSTS));
@@ -200,7 +200,7 @@ fn filters_are_passed_on() {
         driver.set_vlan(100, true).unwrap();
         driver.set_vlan(100, false).unwrap();
         driver.set_vlan(0, false).unwrap();
-        let promisc = 6 | 2 << 16;
+        let promisc = 6 | (2 << 16);
         assert_eq!(driver.ask(&[promisc], 1).unwrap(), [promisc | ACK | CTS]);
         driver.mac = [2, 0, 0, 0, 0, 9];
         driver.rar_set();
@@ -358,12 +358,12 @@ fn a_function_level_reset_goes_through_configuration_space() {
         driver.h.tick();
         driver.h.clear();
         let capability = driver.h.f.config_read(0xA4, Width::Dword);
-        assert_ne!(capability & 1 << 28, 0);
+        assert_ne!(capability & (1 << 28), 0);
         let control = driver.h.config(0xA8);
         let action = driver
             .h
             .f
-            .config_write(0xA8, Width::Word, control | 1 << 15);
+            .config_write(0xA8, Width::Word, control | (1 << 15));
         assert_eq!(action, Action::Reset(ResetKind::Flr));
         assert!(driver.h.f.reset_pending());
         assert!(!driver.h.f.bus_master());
@@ -399,8 +399,8 @@ fn requests_before_a_reset_are_refused() {
     let mut driver = opened(false);
     driver.h.f.reset();
     driver.h.clear();
-    let words = driver.ask(&[4 | 1 << 16, 1], 2).unwrap();
-    assert_eq!(words[0], 4 | 1 << 16 | NACK);
+    let words = driver.ask(&[4 | (1 << 16), 1], 2).unwrap();
+    assert_eq!(words[0], 4 | (1 << 16) | NACK);
     assert_eq!(driver.h.f.counters().refused(Refusal::MailboxNotClear), 1);
     assert_eq!(driver.h.requests(), []);
 }
