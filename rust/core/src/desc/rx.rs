@@ -5,6 +5,7 @@
 use super::{
     field,
     flag,
+    set,
     RawDesc, //
 };
 use crate::addr::{
@@ -146,7 +147,7 @@ impl RxWriteBack {
     pub const ERROR: u32 = 1 << 31;
     /// Bits that reach the guest: DD, EOP, IXSM, VP, UDPCS, L4CS, IPCS, PIF; HBO, CE, SE, SEQ, CXE,
     /// L4E, IPE, RXE.
-    pub const KNOWN: u32 = 0xff | 1 << 23 | 7 << 24 | 1 << 28 | 7 << 29;
+    pub const KNOWN: u32 = 0xff | (1 << 23) | (7 << 24) | (1 << 28) | (7 << 29);
 
     /// Reads a write-back. Lengths are cut to the buffers' sizes.
     pub fn parse([low, high]: [u64; 2], sizes: BufferSizes) -> Self {
@@ -174,7 +175,7 @@ impl RxWriteBack {
 
     /// Whether the frame is not a good one: CE, SE, SEQ, CXE or RXE is set.
     pub const fn is_damaged(&self) -> bool {
-        self.status & (7 << 24 | 1 << 28 | Self::ERROR) != 0
+        self.status & ((7 << 24) | (1 << 28) | Self::ERROR) != 0
     }
 
     /// Whether a VLAN tag was stripped.
@@ -190,12 +191,12 @@ impl RxWriteBack {
     /// The words for the guest.
     pub fn emit(&self) -> [u64; 2] {
         [
-            (u64::from(self.packet_type) & 0x1fff) << 4
-                | (u64::from(self.header_len) & 0x3ff) << 21
-                | (self.split as u64) << 31,
+            ((u64::from(self.packet_type) & 0x1fff) << 4)
+                | ((u64::from(self.header_len) & 0x3ff) << 21)
+                | set(self.split, 31),
             u64::from(self.status & Self::KNOWN)
-                | u64::from(self.len) << 32
-                | u64::from(self.vlan_tag) << 48,
+                | (u64::from(self.len) << 32)
+                | (u64::from(self.vlan_tag) << 48),
         ]
     }
 }

@@ -39,7 +39,7 @@ const TXSM: u32 = 41;
 const IPSEC: u32 = 42;
 const PAYLEN: u32 = 46;
 /// Bits 17:16, 26, 28 of the command; STA (35:32); POPTS above IPSEC (45:43).
-const DATA_RESERVED: u64 = 3 << 16 | 1 << 26 | 1 << 28 | 0xf << 32 | 7 << 43;
+const DATA_RESERVED: u64 = (3 << 16) | (1 << 26) | (1 << 28) | (0xf << 32) | (7 << 43);
 
 // First word of a context descriptor.
 const IPLEN: u32 = 0;
@@ -52,9 +52,9 @@ const L4T: u32 = 11;
 const L4LEN: u32 = 40;
 const MSS: u32 = 48;
 /// IPS_ESP_LEN (8:0), IPSEC_TYPE (13), encryption (14).
-const CONTEXT_IPSEC: u64 = 0x1ff | 1 << 13 | 1 << 14;
+const CONTEXT_IPSEC: u64 = 0x1ff | (1 << 13) | (1 << 14);
 /// Above TUCMD (19:15), bits 28:24 and 31:30, 35:32, 39.
-const CONTEXT_RESERVED: u64 = 0x1f << 15 | 0x1f << 24 | 3 << 30 | 0xf << 32 | 1 << 39;
+const CONTEXT_RESERVED: u64 = (0x1f << 15) | (0x1f << 24) | (3 << 30) | (0xf << 32) | (1 << 39);
 
 /// Longest PAYLEN that the descriptor can hold, in bytes.
 pub const MAX_PAYLEN: u32 = (1 << 18) - 1;
@@ -212,15 +212,15 @@ impl TxContext {
             L4Type::Sctp => 2,
         };
         [
-            u64::from(self.ip_len) << IPLEN
-                | u64::from(self.mac_len) << MACLEN
-                | u64::from(self.vlan_tag) << VLAN,
+            (u64::from(self.ip_len) << IPLEN)
+                | (u64::from(self.mac_len) << MACLEN)
+                | (u64::from(self.vlan_tag) << VLAN),
             set(self.ipv4, IPV4)
-                | l4 << L4T
-                | DTYP_CONTEXT << DTYP
+                | (l4 << L4T)
+                | (DTYP_CONTEXT << DTYP)
                 | set(true, DEXT)
-                | u64::from(self.l4_len) << L4LEN
-                | u64::from(self.mss) << MSS,
+                | (u64::from(self.l4_len) << L4LEN)
+                | (u64::from(self.mss) << MSS),
         ]
     }
 }
@@ -374,8 +374,8 @@ impl HwTxData {
     pub fn emit(&self) -> [u64; 2] {
         [
             self.addr.raw(),
-            u64::from(self.len) << DTALEN
-                | DTYP_DATA << DTYP
+            (u64::from(self.len) << DTALEN)
+                | (DTYP_DATA << DTYP)
                 | set(self.last, EOP)
                 | set(true, IFCS)
                 | set(self.last, RS)
@@ -384,7 +384,7 @@ impl HwTxData {
                 | set(self.offload.tso, TSE)
                 | set(self.offload.ip_checksum, IXSM)
                 | set(self.offload.l4_checksum, TXSM)
-                | u64::from(self.payload_len & MAX_PAYLEN) << PAYLEN,
+                | (u64::from(self.payload_len & MAX_PAYLEN) << PAYLEN),
         ]
     }
 }

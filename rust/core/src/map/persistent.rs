@@ -117,7 +117,7 @@ impl<P: Pinner, A: Alloc> Persistent<P, A> {
 
     /// Multiply-shift hashing; the bucket table has 2^(64 - shift) entries.
     fn bucket(&self, key: GuestPage, access: Access) -> usize {
-        let key = key.pfn() << 1 | u64::from(access == Access::Write);
+        let key = (key.pfn() << 1) | u64::from(access == Access::Write);
         (key.wrapping_mul(self.hash_key) >> self.hash_shift) as usize
     }
 
