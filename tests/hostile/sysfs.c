@@ -12,14 +12,11 @@
 #include "sysfs.h"
 #include "vf.h"
 
-/* One file per rule, named after it. */
-static DIR *open_rejections(const char *uuid)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "/sys/bus/mdev/devices/%s/rejected", uuid);
-	return opendir(path);
-}
+/*
+ * One file per rule, named after it: rules of descriptors and rings in the
+ * first folder, of registers in the second.
+ */
+static const char *const folders[] = { "rejected", "refused" };
 
 /* @names is a list "a|b|c". */
 static bool listed(const char *names, const char *name)
@@ -48,25 +45,38 @@ static bool read_count(int dir, const char *name, uint64_t *count)
 	return sscanf(text, "%" SCNu64, count) == 1;
 }
 
-/* Sums the rules in @names, or all if it is NULL. */
-static uint64_t sum(const char *uuid, const char *names)
+/* Adds the rules in @names, or all if it is NULL, to @total; whether there are any. */
+static bool add_folder(const char *uuid, const char *folder, const char *names, uint64_t *total)
 {
-	DIR *dir = open_rejections(uuid);
-	uint64_t total = 0, count;
 	struct dirent *entry;
 	bool found = false;
+	char path[128];
+	uint64_t count;
+	DIR *dir;
 
+	snprintf(path, sizeof(path), "/sys/bus/mdev/devices/%s/%s", uuid, folder);
+	dir = opendir(path);
 	if (!dir)
-		return UINT64_MAX;
+		return false;
 	while ((entry = readdir(dir))) {
 		if (entry->d_name[0] == '.' || (names && !listed(names, entry->d_name)))
 			continue;
 		if (!read_count(dirfd(dir), entry->d_name, &count))
 			continue;
-		total += count;
+		*total += count;
 		found = true;
 	}
 	closedir(dir);
+	return found;
+}
+
+static uint64_t sum(const char *uuid, const char *names)
+{
+	uint64_t total = 0;
+	bool found = false;
+
+	for (unsigned int i = 0; i < sizeof(folders) / sizeof(*folders); i++)
+		found |= add_folder(uuid, folders[i], names, &total);
 	return found ? total : UINT64_MAX;
 }
 

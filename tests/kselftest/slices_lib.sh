@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2120
 #
 # What the tests of slices share. Sourced in the test machine, after
 # ktap_helpers.sh; run as root.
