@@ -152,16 +152,6 @@ impl Nic {
         self.mac
     }
 
-    /// The address that a slice on `pool` has unless the administrator says otherwise: locally
-    /// administered, the same each time, and different for every pool of every NIC.
-    pub(crate) fn mac_for(&self, pool: PoolId) -> MacAddr {
-        let [first, rest @ ..] = self.mac.bytes();
-        // Bits 2 to 7 of the first byte tell the pools apart; no pool gets the NIC's own address.
-        let first = (first | 2) ^ ((pool.index() as u8 + 1) << 2);
-        let [b, c, d, e, f] = rest;
-        MacAddr::new([first, b, c, d, e, f])
-    }
-
     /// Link speed in Mb/s, or `None` while the link is down or the device gone.
     pub(crate) fn link(&self) -> Option<u16> {
         self.port.link().ok().flatten()

@@ -212,8 +212,7 @@ impl Drop for Lease {
 pub(crate) struct PoolClaim(Arc<Lease>);
 
 impl Nic {
-    /// Claims a free pool. It receives its default address (see [`Nic::mac_for`]), broadcast and
-    /// nothing else, once its queues run.
+    /// Claims a free pool. It has no address yet, and receives nothing until its queues run.
     ///
     /// `ENOSPC` when no pool is free.
     pub(crate) fn claim_pool(self: &Arc<Self>) -> Result<PoolClaim> {
@@ -225,14 +224,6 @@ impl Nic {
                 .find(|&pool| taken & bit(pool) == 0)
                 .ok_or(ENOSPC)?;
             control.claimed |= bit(pool);
-            let mac = self.mac_for(pool);
-            if control.filters.set_mac(pool, mac).is_err() {
-                pr_notice!(
-                    "{}: {} is another slice's already\n",
-                    self.name(),
-                    format_args!("{mac}")
-                );
-            }
             control.apply_pool(&self.port, pool);
             pool
         };
