@@ -19,6 +19,10 @@ pub(crate) mod vfio;
 /// What bindgen made of `bindings.h`, laid over the kernel's own bindings.
 #[allow(
     clippy::all,
+    clippy::cast_lossless,
+    clippy::ptr_as_ptr,
+    clippy::ref_as_ptr,
+    clippy::undocumented_unsafe_blocks,
     dead_code,
     improper_ctypes,
     missing_docs,
