@@ -217,7 +217,7 @@ fn check_ring(base: u64, len_bytes: u32) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn no_step_breaks_the_rules(steps in prop::collection::vec(step(), 1..400)) {

@@ -279,7 +279,7 @@ impl Plain {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// The model fires exactly what the plain rules fire, at the same times; two interrupts of a
     /// vector are never closer than its interval; and a deadline is the time at which it fires.

@@ -221,7 +221,7 @@ fn buffer(f: &mut Function) -> [u32; WORDS] {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn the_buffer_has_at_most_one_owner(steps in prop::collection::vec(step(), 1..300)) {
