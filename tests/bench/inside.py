@@ -1,0 +1,256 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""The measurements of tools/bench, inside the test machine."""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PEER_IP, GUEST_IP = "10.77.0.1", "10.77.0.11"
+TRAFFIC = "/build/traffic/traffic"
+KVM_EXITS = Path("/sys/kernel/debug/kvm/exits")
+LIB = '. /sluice/tests/kselftest/ktap_helpers.sh; . /sluice/tests/kselftest/slices_lib.sh; '
+PKTGEN = """
+modprobe pktgen
+p() {{ echo "$2" >/proc/net/pktgen/$1; }}
+p kpktgend_0 rem_device_all; p kpktgend_0 "add_device $i"
+p $i "count {count}"; p $i "pkt_size 60"; p $i "burst {burst}"; p $i "delay 0"
+p $i "dst {mac}"; p $i "src_min 10.77.0.11"; p $i "dst_min 10.77.0.200"; p $i "udp_dst_min 9"
+p pgctrl start; cat /proc/net/pktgen/$i
+"""
+
+
+def run(command, **options):
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, **options).stdout
+
+
+def shell(script):
+    return run(["bash", "-c", LIB + script]).strip()
+
+
+def peer(*command):
+    return ["ip", "netns", "exec", "peer", *command]
+
+
+def guest(command, timeout=120):
+    """In the guest, with $i as its network interface."""
+    find = 'for d in /sys/class/net/*; do [ -e $d/device ] && i=${d##*/}; done; '
+    return run(["guest", "exec", "g", "--timeout", str(timeout), find + command])
+
+
+def guest_background(command, timeout=120):
+    find = 'for d in /sys/class/net/*; do [ -e $d/device ] && i=${d##*/}; done; '
+    return subprocess.Popen(["guest", "exec", "g", "--timeout", str(timeout), find + command],
+                            text=True, stdout=subprocess.PIPE)
+
+
+def peer_packets(direction):
+    return int(run(peer("cat", f"/sys/class/net/peer0/statistics/{direction}_packets")))
+
+
+def values(text):
+    """The last line of name=value pairs."""
+    return {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", text.strip().splitlines()[-1])}
+
+
+class Exits:
+    """Exits of the guest per packet on the wire, while the block runs."""
+
+    def __enter__(self):
+        self.before = self.now()
+        return self
+
+    def __exit__(self, *_):
+        exits, packets = (b - a for a, b in zip(self.before, self.now()))
+        self.per_packet = exits / packets if packets > 100 else None
+
+    @staticmethod
+    def now():
+        return int(KVM_EXITS.read_text()), peer_packets("rx") + peer_packets("tx")
+
+
+class Bench:
+    def __init__(self, options):
+        self.options = options
+        self.samples = {}
+
+    def add(self, name, value):
+        if value is not None:
+            self.samples.setdefault(name, []).append(value)
+
+    def tcp(self, name, *more):
+        with Exits() as exits:
+            out = guest(f"iperf3 -c {PEER_IP} -t {self.options.seconds} -J --connect-timeout 20000 {' '.join(more)}",
+                        self.options.seconds + 60)
+        result = json.loads(out)
+        self.add(f"{name}, Mbit/s", result["end"]["sum_received"]["bits_per_second"] / 1e6)
+        self.add(f"{name}, exits/packet", exits.per_packet)
+
+    def transmit(self, burst):
+        name = f"transmit 60 B, {burst} per doorbell"
+        count = 30000
+        try:
+            mac = run(peer("cat", "/sys/class/net/peer0/address")).strip()
+            before = peer_packets("rx")
+            with Exits() as exits:
+                out = guest(PKTGEN.format(count=count, burst=burst, mac=mac))
+                time.sleep(1)
+            rate = int(re.search(r"(\d+)pps", out).group(1))
+        except (subprocess.CalledProcessError, AttributeError) as error:
+            print(f"  {name}: {error}", file=sys.stderr)
+            return
+        arrived = min(1, (peer_packets("rx") - before) / count)
+        self.add(f"{name}, kpps", rate / 1e3)
+        self.add(f"{name}, arrived %", arrived * 100)
+        self.add(f"{name}, exits/packet", exits.per_packet)
+
+    def round_trip(self, name, load=False):
+        server = subprocess.Popen(peer(TRAFFIC, "udp-echo"))
+        stream = None
+        try:
+            if load:
+                stream = guest_background(f"iperf3 -c {PEER_IP} -R -t 60 >/dev/null & sleep 1; "
+                                          f"traffic udp-rr {PEER_IP} -n 200; s=$?; kill %1; exit $s")
+                out, _ = stream.communicate()
+                self.add(f"{name}, median us", values(out)["median"])
+                self.add(f"{name}, p99 us", values(out)["p99"])
+                return
+            time.sleep(0.5)
+            with Exits() as exits:
+                result = values(guest(f"traffic udp-rr {PEER_IP} -n 500"))
+            self.add(f"{name}, median us", result["median"])
+            self.add(f"{name}, p99 us", result["p99"])
+            self.add(f"{name}, exits/packet", exits.per_packet)
+        finally:
+            server.kill()
+            server.wait()
+
+    def account(self, name, sender, receiver):
+        """Numbered packets; sender and receiver are functions that start a process."""
+        sink = receiver()
+        time.sleep(3)
+        source = sender()
+        source.communicate()
+        out, _ = sink.communicate()
+        result = values(out)
+        for key in ("received", "lost", "duplicated", "reordered", "corrupt"):
+            self.add(f"{name}, {key}", result[key])
+
+    def accounting(self, guest_mac):
+        count, rate = self.options.count, self.options.rate
+        limit = count // max(rate, 1) * 4 + 120
+        peer_mac = run(peer("cat", "/sys/class/net/peer0/address")).strip()
+        self.account("numbered from guest",
+                     lambda: guest_background(f"traffic send $i {peer_mac} -n {count} -s 60 -r {rate}", limit),
+                     lambda: subprocess.Popen(peer(TRAFFIC, "receive", "peer0", "-n", str(count)),
+                                              text=True, stdout=subprocess.PIPE))
+        # The guest's agent runs one command at a time: here it receives.
+        self.account("numbered to guest",
+                     lambda: subprocess.Popen(peer(TRAFFIC, "send", "peer0", guest_mac, "-n", str(count),
+                                                   "-s", "60", "-r", str(rate)), stdout=subprocess.DEVNULL),
+                     lambda: guest_background(f"traffic receive $i -n {count}", limit))
+
+    def all(self):
+        shell(f"peer_iperf_server; peer ip neigh flush dev peer0")
+        guest(f"ip link set $i up; ip address replace {GUEST_IP}/24 dev $i; "
+              f"n=0; until ping -c 1 -W 2 {PEER_IP}; do n=$((n + 1)); [ $n -lt 30 ] || exit 1; done")
+        mac = guest("cat /sys/class/net/$i/address").strip()
+        for number in range(self.options.rounds):
+            print(f"  round {number + 1} of {self.options.rounds}", file=sys.stderr)
+            self.tcp("TCP guest to wire")
+            self.tcp("TCP wire to guest", "-R")
+            self.transmit(1)
+            self.transmit(32)
+            self.round_trip("UDP request/response")
+            self.round_trip("the same under TCP load", load=True)
+        self.accounting(mac)
+        shell("stop_peer_iperf")
+        return {name: statistics.median(samples) for name, samples in self.samples.items()}
+
+
+def free_kib():
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    time.sleep(0.5)
+    fields = dict(re.findall(r"(\w+):\s+(\d+)", Path("/proc/meminfo").read_text()))
+    return int(fields["MemFree"])
+
+
+def memory():
+    """Memory of a slice that exists, and of the module with its card, in KiB; coarse."""
+    start = free_kib()
+    shell("load_module && take_card")
+    loaded = free_kib()
+    shell('for n in $(seq $(available)); do new_slice; done')
+    number = len(list(Path("/sys/bus/mdev/devices").iterdir()))
+    made = free_kib()
+    shell('for d in /sys/bus/mdev/devices/*; do echo 1 >$d/remove; done')
+    return {"module with card, KiB": start - loaded, "slice, closed, KiB": (loaded - made) / max(number, 1)}
+
+
+def with_virtio(options):
+    shell("""modprobe -a kvm_amd bridge tun vhost_net && modprobe igb || exit
+        [[ $(driver_of) == igb ]] || give_card_back; wait_for 20 host_interface || exit
+        ip link add br0 type bridge; ip link set br0 up
+        ip link set "$(host_interface)" master br0 up
+        ip tuntap add tap0 mode tap vnet_hdr; ip link set tap0 master br0 up""")
+    run(["guest", "start", "g", "--memory", "192", "--file", f"{TRAFFIC}:/bin/traffic", "--",
+         "-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no,vhost=on",
+         "-device", "virtio-net-pci,netdev=n,mac=52:54:00:77:01:00"])
+    try:
+        return Bench(options).all()
+    finally:
+        run(["guest", "kill", "g"])
+        shell('ip link set "$(host_interface)" nomaster; ip link del br0; ip link del tap0')
+
+
+def with_slice(options):
+    shell("modprobe -a kvm_amd; load_module && take_card")
+    uuid = shell("new_slice")
+    run(["guest", "start", "g", "--memory", "192", "--vfio", uuid, "--file", f"{TRAFFIC}:/bin/traffic"])
+    try:
+        result = Bench(options).all()
+        stats = Path(f"/sys/bus/mdev/devices/{uuid}/stats")
+        for name in ("pins", "hits", "misses", "evictions", "pinned_bytes_most"):
+            result[f"map {name}"] = int((stats / name).read_text())
+        return result
+    finally:
+        run(["guest", "kill", "g"])
+        shell(f"remove_slice {uuid}")
+
+
+def show(results):
+    names = list(dict.fromkeys(name for column in results.values() for name in column))
+    print(f"\n{'':44}" + "".join(f"{column:>16}" for column in results))
+    for name in names:
+        cells = (column.get(name) for column in results.values())
+        print(f"{name:44}" + "".join(f"{'' if cell is None else format(cell, '.4g' if cell < 100 else '.0f'):>16}"
+                                     for cell in cells))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=100000)
+    parser.add_argument("--rate", type=int, default=4000, help="packets per second of the loss accounting")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--only", choices=("virtio", "slice"))
+    options = parser.parse_args()
+
+    results = {}
+    if options.only != "slice":
+        print("virtio-net + vhost-net + bridge", file=sys.stderr)
+        results["virtio+vhost"] = with_virtio(options)
+    if options.only != "virtio":
+        print("slice", file=sys.stderr)
+        footprint = memory()
+        results["slice"] = with_slice(options) | footprint
+    show(results)
+    Path("/out/bench.json").write_text(json.dumps({"options": vars(options), "results": results}, indent=1) + "\n")
+
+
+main()
