@@ -30,6 +30,10 @@ use sluice_core::addr::{
 };
 use sluice_core::net::MacAddr;
 use sluice_core::platform::*;
+use sluice_core::slice::{
+    Hardware,
+    Limits, //
+};
 
 use nic::Dir;
 use world::World;
@@ -263,6 +267,21 @@ impl SimMachine {
     /// into the code under test.
     pub fn world(&self) -> RefMut<'_, World> {
         self.world.borrow_mut()
+    }
+
+    /// The world, and the rest as a slice takes it.
+    pub fn into_hardware(self, pinned_pages: u32) -> (Shared, Hardware<SimPlatform>) {
+        let seed = self.world().rng.next();
+        let hardware = Hardware {
+            pinner: self.pinner,
+            tx: self.tx_queue,
+            rx: self.rx_queue,
+            port: self.port,
+            signals: self.signals,
+            bounce: self.bounce,
+            limits: Limits { pinned_pages, seed },
+        };
+        (self.world, hardware)
     }
 }
 

@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A whole slice: a driver (and a vandal) on its registers, a simulated NIC behind it.
+
+mod sim;
+
+use proptest::prelude::*;
+use sim::guest::{
+    GuestRx,
+    GuestTx,
+    Send, //
+};
+use sim::nic::{
+    Dir,
+    WirePacket, //
+};
+use sim::rng::Rng;
+use sim::{
+    Shared,
+    SimMachine,
+    SimPlatform, //
+};
+use sluice_core::addr::GuestAddr;
+use sluice_core::check::Rejection;
+use sluice_core::net::MacAddr;
+use sluice_core::slice::*;
+use sluice_core::vf::{
+    Queue,
+    Width, //
+};
+
+const MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
+const PAGES: u64 = 512;
+const MAP_PAGES: u32 = 512;
+
+const CTRL: u32 = 0x0000;
+const STATUS: u32 = 0x0008;
+const V2PMAILBOX: u32 = 0x0C40;
+const VMBMEM: u32 = 0x0800;
+const EIMS: u32 = 0x1524;
+const IVAR0: u32 = 0x1700;
+const RX: u32 = 0x2800;
+const TX: u32 = 0x3800;
+const BAL: u32 = 0x00;
+const BAH: u32 = 0x04;
+const LEN: u32 = 0x08;
+const SRRCTL: u32 = 0x0C;
+const TAIL: u32 = 0x18;
+const DCTL: u32 = 0x28;
+const ENABLE: u32 = 1 << 25;
+const ONE_BUFFER_2K: u32 = 1 << 25 | 2;
+
+const TX_RING: u64 = 0x1000;
+const RX_RING: u64 = 0x3000;
+const RING_LEN: u32 = 64 * 16;
+const BUFFERS: u64 = 0x10_000;
+
+/// A slice with its world.
+struct Bench {
+    world: Shared,
+    slice: Slice<SimPlatform>,
+    now_ns: u64,
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        let sim = SimMachine::builder().seed(seed).guest_pages(PAGES).build();
+        let (world, hardware) = sim.into_hardware(MAP_PAGES);
+        let mut slice = Slice::new(MAC);
+        assert!(slice.open(hardware).is_ok());
+        Self {
+            world,
+            slice,
+            now_ns: 1,
+        }
+    }
+
+    fn write(&mut self, reg: u32, value: u32) {
+        self.slice.mmio_write(reg, Width::Dword, value, self.now_ns);
+    }
+
+    fn read(&mut self, reg: u32) -> u32 {
+        self.slice.mmio_read(reg, Width::Dword)
+    }
+
+    fn poll(&mut self) -> Polled {
+        self.now_ns += 1_000_000;
+        let polled = self.slice.poll(self.now_ns, 64);
+        self.world.borrow().check_live();
+        polled
+    }
+
+    fn master(&mut self, on: bool) {
+        let command = if on { 6 } else { 2 };
+        self.slice
+            .config_write(4, Width::Word, command, self.now_ns);
+    }
+
+    fn ring(&mut self, block: u32, base: u64, len: u32) {
+        self.write(block + BAL, base as u32);
+        self.write(block + BAH, (base >> 32) as u32);
+        self.write(block + LEN, len);
+    }
+
+    fn enable_tx(&mut self) {
+        self.ring(TX, TX_RING, RING_LEN);
+        self.write(TX + DCTL, ENABLE);
+    }
+
+    fn enable_rx(&mut self) {
+        self.ring(RX, RX_RING, RING_LEN);
+        self.write(RX + SRRCTL, ONE_BUFFER_2K);
+        self.write(RX + DCTL, ENABLE);
+    }
+
+    /// As a driver does it, up to running queues with unmasked interrupts.
+    fn bring_up(&mut self) {
+        self.master(true);
+        self.write(CTRL, 1 << 26);
+        assert_eq!(self.read(V2PMAILBOX) & 0x80, 0x80, "reset done");
+        self.request(&[1]);
+        self.write(IVAR0, 0x8081);
+        self.write(EIMS, 7);
+        self.enable_tx();
+        self.enable_rx();
+        assert_eq!(self.read(TX + DCTL) & ENABLE, ENABLE);
+        assert_eq!(self.read(RX + DCTL) & ENABLE, ENABLE);
+        assert_eq!(self.slice.state(), State::Running);
+    }
+
+    /// A message through the mailbox; the first word of the reply.
+    fn request(&mut self, words: &[u32]) -> u32 {
+        self.write(V2PMAILBOX, 4);
+        for (reg, word) in (VMBMEM..).step_by(4).zip(words) {
+            self.write(reg, *word);
+        }
+        self.write(V2PMAILBOX, 1);
+        assert_ne!(self.read(V2PMAILBOX) & 0x10, 0, "a reply is there");
+        let reply = self.read(VMBMEM);
+        self.write(V2PMAILBOX, 2);
+        reply
+    }
+
+    fn nic_runs(&mut self) {
+        let mut world = self.world.borrow_mut();
+        world.nic_tx_fetch(u16::MAX);
+        world.nic_tx_write_back(u16::MAX);
+        world.nic_rx_fill(u16::MAX);
+    }
+
+    fn unmap(&mut self, pfn: u64, pages: u64) {
+        self.slice
+            .dma_unmap(GuestAddr::new(pfn << 12), pages << 12, self.now_ns);
+        for pfn in pfn..pfn + pages {
+            // Panics if the page is still pinned.
+            self.world.borrow_mut().unmap(pfn, false);
+        }
+        self.world.borrow().check_live();
+    }
+
+    fn close(mut self) {
+        assert!(self.slice.close(self.now_ns).is_some());
+        assert_eq!(self.world.borrow().pinned(), 0, "pins are left");
+        assert_eq!(self.slice.state(), State::Closed);
+        let maps = self.slice.map_stats();
+        assert_eq!((maps.pins, maps.pinned), (maps.unpins, 0));
+        self.world.borrow().check_canaries();
+    }
+}
+
+fn sends(len: u16) -> Send {
+    Send {
+        segments: vec![(BUFFERS, len)],
+        ..Send::default()
+    }
+}
+
+#[test]
+fn packets_go_both_ways() {
+    let mut b = Bench::new(3);
+    b.bring_up();
+    assert_eq!(b.read(STATUS) & 2, 2, "link");
+    let mut tx = GuestTx::new(TX_RING, 64);
+    let mut rx = GuestRx::new(RX_RING, 64, 2048, 0);
+    let fill = |rx: &mut GuestRx, world: &Shared| {
+        let place = |i: u16| (BUFFERS + 0x1000 + u64::from(i) * 0x1080, 0);
+        rx.fill(&mut world.borrow_mut(), place);
+    };
+    fill(&mut rx, &b.world);
+    b.write(RX + TAIL, rx.tail());
+    assert!(b.slice.take_kick());
+    for round in 0..500u16 {
+        let send = sends(60 + round);
+        b.world
+            .borrow_mut()
+            .guest_write(BUFFERS, &[round as u8; 600]);
+        assert!(tx.send(&mut b.world.borrow_mut(), &send));
+        let expected = send.expected(&b.world.borrow());
+        b.write(TX + TAIL, tx.tail());
+        b.poll();
+        b.world
+            .borrow_mut()
+            .nic_rx_arrives(&[round as u8; 100], None);
+        b.nic_runs();
+        b.poll();
+        assert_eq!(tx.clean(&mut b.world.borrow_mut()), 1);
+        let wire: Vec<WirePacket> = b.world.borrow_mut().wire.drain(..).collect();
+        assert_eq!(wire, [expected]);
+        let received = rx.poll(&b.world.borrow());
+        assert_eq!(received.len(), 1);
+        assert_eq!(received[0].bytes, [round as u8; 100]);
+        fill(&mut rx, &b.world);
+        b.write(RX + TAIL, rx.tail());
+    }
+    let stats = b.slice.stats();
+    assert_eq!((stats.tx.packets, stats.rx.packets), (500, 500));
+    assert_eq!(b.read(0x0F10), 500, "VFGPRC");
+    assert_eq!(b.slice.stats().faults(), 0);
+    let maps = b.slice.map_stats();
+    assert!(maps.hits > 2 * maps.misses, "reuse: {maps:?}");
+    b.close();
+}
+
+#[test]
+fn a_fault_stops_one_queue_until_reset() {
+    let mut b = Bench::new(4);
+    b.bring_up();
+    let mut tx = GuestTx::new(TX_RING, 64);
+    let bad = Send {
+        segments: vec![(0xFEE0_0000, 60)],
+        ..Send::default()
+    };
+    tx.send(&mut b.world.borrow_mut(), &bad);
+    b.write(TX + TAIL, tx.tail());
+    b.poll();
+    let State::Faulted(stopped) = b.slice.state() else {
+        panic!("{:?}", b.slice.state());
+    };
+    assert_eq!(stopped.queue, Queue::Tx);
+    assert!(matches!(stopped.reason, StopReason::Fault(f) if f.rejection == Rejection::NotMemory));
+    assert_eq!(b.slice.take_report(), Some(stopped));
+    assert_eq!(b.slice.take_report(), None);
+    assert_eq!(b.slice.stats().rejected(Rejection::NotMemory), 1);
+    assert_eq!(b.read(TX + DCTL) & ENABLE, 0);
+    assert_eq!(b.read(RX + DCTL) & ENABLE, ENABLE, "reception goes on");
+    b.bring_up();
+    assert!(b.slice.stats().rejected(Rejection::NotMemory) == 1);
+    b.close();
+}
+
+#[test]
+fn memory_goes_away_under_live_buffers_and_rings() {
+    for seed in 0..20 {
+        let mut b = Bench::new(seed);
+        b.bring_up();
+        let mut rx = GuestRx::new(RX_RING, 64, 2048, 0);
+        let place = |i: u16| (BUFFERS + u64::from(i) * 0x1000, 0);
+        rx.fill(&mut b.world.borrow_mut(), place);
+        b.write(RX + TAIL, rx.tail());
+        b.poll();
+        // The ring's page, a buffer's page, or all there is.
+        match seed % 3 {
+            0 => b.unmap(RX_RING >> 12, 1),
+            1 => b.unmap((BUFFERS >> 12) + 7, 1),
+            _ => b.unmap(0, PAGES),
+        }
+        assert!(
+            matches!(b.slice.state(), State::Faulted(s) if s.reason == StopReason::MemoryRemoved),
+            "{:?}",
+            b.slice.state()
+        );
+        for _ in 0..100 {
+            b.world.borrow_mut().nic_rx_arrives(&[0xAA; 1500], None);
+        }
+        b.nic_runs();
+        b.world.borrow().check_canaries();
+        b.close();
+    }
+}
+
+#[test]
+fn unmapping_everything_takes_bounded_steps() {
+    let mut b = Bench::new(9);
+    b.bring_up();
+    b.slice.dma_unmap(GuestAddr::new(0), u64::MAX, 1);
+    assert_eq!(b.world.borrow().pinned(), 0);
+    b.close();
+}
+
+#[test]
+fn rings_may_not_overlap() {
+    let mut b = Bench::new(5);
+    b.master(true);
+    b.enable_tx();
+    b.ring(RX, TX_RING, RING_LEN);
+    b.write(RX + SRRCTL, ONE_BUFFER_2K);
+    b.write(RX + DCTL, ENABLE);
+    assert_eq!(b.read(RX + DCTL) & ENABLE, 0);
+    assert_eq!(b.slice.stats().rejected(Rejection::RingsOverlap), 1);
+    b.close();
+}
+
+#[test]
+fn policy_answers_as_a_pf() {
+    const ACK: u32 = 1 << 31;
+    const NACK: u32 = 1 << 30;
+    let mut b = Bench::new(6);
+    b.bring_up();
+    let low = u32::from_le_bytes([2, 0, 0, 0]);
+    assert_ne!(b.request(&[2, low, 0x0100]) & ACK, 0, "its own address");
+    assert_ne!(b.request(&[2, low, 0x0200]) & NACK, 0, "another address");
+    assert_ne!(b.request(&[5, 9000]) & ACK, 0, "jumbo frames");
+    assert_ne!(b.request(&[5, 16000]) & NACK, 0, "more than the card can");
+    assert_ne!(b.request(&[4 | 1 << 16, 100]) & ACK, 0, "a VLAN");
+    assert_ne!(b.request(&[6 | 2 << 16]) & NACK, 0, "promiscuous");
+    b.close();
+}
+
+#[test]
+fn without_bus_master_nothing_moves() {
+    let mut b = Bench::new(7);
+    b.bring_up();
+    let mut tx = GuestTx::new(TX_RING, 64);
+    tx.send(&mut b.world.borrow_mut(), &sends(60));
+    b.master(false);
+    b.write(TX + TAIL, tx.tail());
+    b.poll();
+    b.nic_runs();
+    assert!(b.world.borrow().wire.is_empty());
+    assert_eq!(b.read(TX + DCTL) & ENABLE, 0);
+    b.close();
+}
+
+#[test]
+fn a_stuck_queue_keeps_its_pins() {
+    let mut b = Bench::new(8);
+    b.bring_up();
+    let mut rx = GuestRx::new(RX_RING, 64, 2048, 0);
+    let place = |i: u16| (BUFFERS + u64::from(i) * 0x1000, 0);
+    rx.fill(&mut b.world.borrow_mut(), place);
+    b.write(RX + TAIL, rx.tail());
+    b.poll();
+    b.world.borrow_mut().set_stuck(Dir::Rx, true);
+    b.write(RX + DCTL, 0);
+    assert!(matches!(
+        b.slice.state(),
+        State::Faulted(Stopped {
+            reason: StopReason::Hardware(_),
+            ..
+        })
+    ));
+    let leaked = b.slice.map_stats().leaked;
+    assert!(leaked >= 63, "{leaked}");
+    b.slice.close(2);
+    assert!(b.world.borrow().pinned() >= leaked);
+    b.world.borrow().check_live();
+}
+
+/// One step of a guest that does anything, on a NIC that acts at any time.
+fn vandalise(b: &mut Bench, rng: &mut Rng) {
+    let block = rng.pick(&[TX, RX]);
+    match rng.below(100) {
+        0..=29 => {
+            // Mostly plausible descriptors, sometimes noise.
+            let base = if block == TX { TX_RING } else { RX_RING };
+            let addr = match rng.below(10) {
+                0 => rng.next(),
+                1 => 0xFEE0_0000 + rng.below(4096),
+                2 => (PAGES << 12) - rng.below(64),
+                _ => BUFFERS + rng.below(0x10_0000),
+            };
+            let len = rng.within(17, 3000);
+            let word = match rng.below(12) {
+                0 => rng.next(),
+                1..=3 if block == TX => len | 0x2 << 20 | rng.next() & !0xFFFF_FFFF,
+                _ if block == TX => len | 0x2B << 24 | 0x3 << 20 | len << 46,
+                _ => rng.next() & 0xFF_FFFE,
+            };
+            let at = base + rng.below(64) * 16;
+            let mut world = b.world.borrow_mut();
+            if world.is_mapped(at >> 12) {
+                world.guest_write_desc(at, [addr, word]);
+            }
+        }
+        30..=49 => {
+            let tail = if rng.chance(2) {
+                rng.next()
+            } else {
+                rng.below(64)
+            };
+            b.write(block + TAIL, tail as u32);
+        }
+        50..=69 => drop(b.poll()),
+        70..=79 => {
+            let mut world = b.world.borrow_mut();
+            world.nic_tx_fetch(rng.below(8) as u16);
+            world.nic_tx_write_back(rng.below(8) as u16);
+        }
+        80..=85 => {
+            let mut world = b.world.borrow_mut();
+            world.nic_rx_arrives(&vec![7; rng.within(60, 1522) as usize], None);
+            world.nic_rx_fill(rng.below(8) as u16);
+        }
+        86..=88 => {
+            let reg = rng.below(0x4000) as u32;
+            b.write(reg & !3, rng.next() as u32);
+        }
+        89 => {
+            let width = rng.pick(&[Width::Byte, Width::Word, Width::Dword]);
+            let (offset, value) = (rng.below(4096) as u16, rng.next() as u32);
+            b.slice.config_write(offset, width, value, b.now_ns);
+            b.master(true);
+        }
+        90..=92 => {
+            let pfn = rng.below(PAGES);
+            if rng.chance(50) {
+                b.unmap(pfn, rng.within(1, (PAGES - pfn).min(9)));
+            } else {
+                let mut world = b.world.borrow_mut();
+                for pfn in pfn..PAGES.min(pfn + 64) {
+                    world.map(pfn, true);
+                }
+            }
+        }
+        93..=96 => {
+            let mut world = b.world.borrow_mut();
+            for pfn in (0..PAGES).filter(|_| rng.chance(30)) {
+                world.map(pfn, true);
+            }
+            drop(world);
+            if block == TX {
+                b.enable_tx();
+            } else {
+                b.enable_rx();
+            }
+        }
+        97 => b.write(block + DCTL, 0),
+        98 => b.write(CTRL, 1 << 26),
+        _ => b.slice.reset(b.now_ns),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The simulated world panics at the first breach of invariants 1 to 4.
+    #[test]
+    fn a_vandal_breaks_nothing(seed: u64) {
+        let mut rng = Rng::new(seed);
+        let mut b = Bench::new(seed);
+        b.bring_up();
+        for _ in 0..3000 {
+            vandalise(&mut b, &mut rng);
+            b.world.borrow().check_live();
+        }
+        b.world.borrow().check_canaries();
+        // Whatever it did, a reset makes it whole.
+        for pfn in 0..PAGES {
+            b.world.borrow_mut().map(pfn, true);
+        }
+        b.slice.reset(b.now_ns);
+        b.close();
+    }
+}
