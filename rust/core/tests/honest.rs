@@ -237,3 +237,50 @@ fn split_headers_and_large_buffers() {
     };
     run(5, 30, 10_000, layout, 2048);
 }
+
+/// The NIC stands still until the shadow ring is full to the last slot that a packet may take,
+/// then takes everything: nothing is overwritten and nothing is lost.
+#[test]
+fn a_nic_that_pauses() {
+    let builder = SimMachine::builder().guest_pages(1200).shadow(128);
+    let mut rig = Rig::new(builder.contiguous_percent(20), 4096);
+    let mut rng = Rng::new(8);
+    let mut tx = GuestTx::new(TX_RING, 512);
+    rig.tx_enable(TX_RING, 512 * 16, MAX_FRAME).unwrap();
+    let mut bump = Bump(0);
+    let (mut most, mut sent, mut arrived) = (0, 0, 0);
+    for round in 0..200 {
+        let mut expected = VecDeque::new();
+        loop {
+            let mut world = rig.sim.world();
+            let send = random_packet(&mut world, &mut rng, &mut bump);
+            if expected.len() == 60 || !tx.send(&mut world, &send) {
+                break;
+            }
+            expected.push_back(send.expected(&world));
+            sent += 1;
+            drop(world);
+            let progress = rig.tx_poll(tx.tail(), 512);
+            assert_eq!(progress.fault, None);
+            if progress.busy {
+                break;
+            }
+        }
+        most = most.max(rig.sim.world().live(Dir::Tx));
+        while tx.in_flight() != 0 {
+            let mut world = rig.sim.world();
+            world.nic_tx_fetch(rng.within(1, 200) as u16);
+            world.nic_tx_write_back(200);
+            drop(world);
+            rig.tx_poll(tx.tail(), 512);
+            tx.clean(&mut rig.sim.world());
+        }
+        for packet in std::mem::take(&mut rig.sim.world().wire) {
+            assert_eq!(Some(packet), expected.pop_front(), "round {round}");
+            arrived += 1;
+        }
+    }
+    assert_eq!(sent, arrived);
+    assert!(most > 100, "the ring was never full: {most}");
+    rig.shut_down();
+}

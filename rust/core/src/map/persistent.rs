@@ -38,7 +38,7 @@ struct Entry<Page> {
     users: u32,
     /// Taken away by the VMM, or given up: not handed out again.
     doomed: bool,
-    /// Given up: stays for ever.
+    /// Given up: one user never gives it back, so that it stays for ever.
     leaked: bool,
     /// Next in the hash chain, or in the free list.
     next: u32,
@@ -274,7 +274,7 @@ impl<P: Pinner, A: Alloc> Persistent<P, A> {
             return;
         };
         entry.users = entry.users.saturating_sub(1);
-        if entry.users != 0 || entry.leaked {
+        if entry.users != 0 {
             return;
         }
         let (doomed, write) = (entry.doomed, entry.access == Access::Write);
@@ -297,7 +297,7 @@ impl<P: Pinner, A: Alloc> Persistent<P, A> {
         if entry.page.is_none() {
             return false;
         }
-        if entry.users != 0 || entry.leaked {
+        if entry.users != 0 {
             entry.doomed = true;
             return true;
         }

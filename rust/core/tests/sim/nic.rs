@@ -308,6 +308,11 @@ impl World {
         self.queue(Dir::Rx).backlog.len()
     }
 
+    /// Descriptors in flight.
+    pub fn live(&self, dir: Dir) -> u16 {
+        self.queue(dir).live()
+    }
+
     /// Doorbells so far.
     pub fn doorbells(&self, dir: Dir) -> u64 {
         self.queue(dir).doorbells
