@@ -85,6 +85,12 @@ static void put_frame(struct vf *vf, uint64_t iova, uint32_t len_bytes)
 	memcpy(vf_mem(vf, iova), &p, len_bytes);
 }
 
+/* Whether a mailbox answer says no. */
+static bool refused(uint32_t answer)
+{
+	return answer & VF_MSG_NACK;
+}
+
 /* Whether all of @len_bytes at @va are @byte. */
 static bool all_bytes(const void *va, uint8_t byte, size_t len_bytes)
 {
@@ -101,7 +107,10 @@ static bool all_bytes(const void *va, uint8_t byte, size_t len_bytes)
 	uint64_t before_ = rejections_of(uuid_a, names); \
 	ASSERT_NE(UINT64_MAX, before_) TH_LOG("no counter named %s", names); \
 	what; \
-	EXPECT_TRUE(rejection_comes(uuid_a, names, before_)) TH_LOG("%s was not counted", names); \
+	EXPECT_TRUE(rejection_comes(uuid_a, names, before_)) { \
+		TH_LOG("%s was not counted", names); \
+		rejections_print(uuid_a); \
+	} \
 } while (0)
 
 /* The harness keeps its list of tests per translation unit, hence one unit. */

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -103,6 +104,17 @@ bool rejection_comes(const char *uuid, const char *names, uint64_t before)
 			return false;
 		nap();
 	}
+}
+
+void rejections_print(const char *uuid)
+{
+	char command[256];
+
+	snprintf(command, sizeof(command),
+		 "cd /sys/bus/mdev/devices/%s && grep -H -v '^0$' state rejected/* refused/* | sed 's/^/#   /'", uuid);
+	fflush(NULL);
+	if (system(command))
+		printf("#   no counters\n");
 }
 
 uint64_t physical_address(const void *va)

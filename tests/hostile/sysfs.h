@@ -16,6 +16,9 @@ uint64_t rejections_all(const char *uuid);
 /* Waits until one of the rules in @names has been counted since @before. */
 bool rejection_comes(const char *uuid, const char *names, uint64_t before);
 
+/* State and counters that are not zero, for a human. */
+void rejections_print(const char *uuid);
+
 /* Physical address of a page of this process; 0 if not known. */
 uint64_t physical_address(const void *va);
 /* Physical address of the kernel's code; 0 if not known. */

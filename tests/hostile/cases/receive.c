@@ -33,8 +33,9 @@ static void expect_rx_refused(struct __test_metadata *_metadata, struct vf *vf, 
 
 RX_REFUSED(rx_outside_memory, VF_RAM_BYTES + 0x10000, 0, "not_memory")
 RX_REFUSED(rx_right_after_the_end, VF_RAM_BYTES, 0, "not_memory")
-RX_REFUSED(rx_end_of_buffer_outside, VF_RAM_BYTES - VF_RX_BUF_BYTES + 2, 0, "not_memory")
-RX_REFUSED(rx_wraps, UINT64_MAX - 1, 0, "address_wraps")
+/* The NIC writes up to 1522 bytes, the limit that the guest asked for. */
+RX_REFUSED(rx_end_of_frame_outside, VF_RAM_BYTES - 1520, 0, "not_memory")
+RX_REFUSED(rx_wraps, UINT64_MAX - 1, 0, "address_wraps|not_memory")
 RX_REFUSED(rx_interrupt_window, 0xfee00000, 0, "not_memory")
 RX_REFUSED(rx_pci_hole, 0xe0000000, 0, "not_memory")
 RX_REFUSED(rx_odd_address, VF_RX_BUF + 1, 0, "rx_packet_odd")
@@ -129,7 +130,20 @@ TEST_F_TIMEOUT(attacker, rx_buffer_size_zero, TIMEOUT_S)
 
 	vf_write(vf, vf->rx.base + VF_QCTL, 0);
 	vf_write(vf, vf->rx.base + VF_SRRCTL, VF_SRRCTL_ONEBUF | VF_SRRCTL_DROP);
-	EXPECT_REJECTED("rx_packet_size", vf_write(vf, vf->rx.base + VF_QCTL, VF_QCTL_ENABLE));
+	EXPECT_REJECTED("rx_packet_size|rx_buffer_size", vf_write(vf, vf->rx.base + VF_QCTL, VF_QCTL_ENABLE));
+}
+
+/*
+ * Buffers are checked for the longest frame at the time when they are posted:
+ * the limit must not rise above that while the NIC has them.
+ */
+TEST_F_TIMEOUT(attacker, rx_limit_raised_while_running, TIMEOUT_S)
+{
+	uint32_t msg[2] = { VF_MSG_SET_LPE, 9728 };
+	struct vf *vf = &self->vf;
+
+	EXPECT_EQ(0, vf_message(vf, msg, 2, 1));
+	EXPECT_TRUE(refused(msg[0]) || !(vf_read(vf, vf->rx.base + VF_QCTL) & VF_QCTL_ENABLE));
 }
 
 /* Every value of SRRCTL's fields, with buffers right before a canary. */

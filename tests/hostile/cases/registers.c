@@ -124,11 +124,6 @@ static uint32_t answer_to(struct __test_metadata *_metadata, struct vf *vf, uint
 	return msg[0];
 }
 
-static bool refused(uint32_t answer)
-{
-	return answer & VF_MSG_NACK;
-}
-
 TEST_F_TIMEOUT(attacker, mailbox_takes_no_other_mac, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;

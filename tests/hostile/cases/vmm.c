@@ -2,6 +2,7 @@
 /* A VMM that does not keep to the VFIO interface. Part of hostile.c. */
 
 #include <linux/capability.h>
+#include <linux/userfaultfd.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -238,25 +239,67 @@ static void drop_ipc_lock(struct __test_metadata *_metadata)
 	ASSERT_EQ(0, syscall(SYS_capset, &header, data));
 }
 
-/* Pins are charged to the VMM's limit: past it the slice is refused, and nobody else. */
+/* As if without the right to lock memory beyond @pages. */
+static void limit_locked_pages(struct __test_metadata *_metadata, unsigned int pages)
+{
+	struct rlimit limit;
+
+	ASSERT_EQ(0, getrlimit(RLIMIT_MEMLOCK, &limit));
+	limit.rlim_cur = pages * VF_PAGE;
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &limit));
+}
+
+/* Pins are charged to the VMM's limit: past it the slice has to do with less, or is refused. */
 TEST_F_TIMEOUT(attacker, memlock_limit, TIMEOUT_S)
 {
-	const struct rlimit small = { 32 * VF_PAGE, 32 * VF_PAGE };
 	struct vf *vf = &self->vf;
-	struct rlimit old;
 
 	vf_close(vf);
-	ASSERT_EQ(0, getrlimit(RLIMIT_MEMLOCK, &old));
 	drop_ipc_lock(_metadata);
-	ASSERT_EQ(0, prlimit(0, RLIMIT_MEMLOCK, &(struct rlimit){ 32 * VF_PAGE, old.rlim_max }, NULL));
-	ASSERT_EQ(0, vf_open(vf, uuid_a));
-	/* 255 buffers on a page each: more than the limit allows. */
-	EXPECT_REJECTED("pin_limit", vf_restart(vf));
-	EXPECT_TRUE(neighbour_advances(nb, 3));
-	vf_close(vf);
-	EXPECT_GE((long)(small.rlim_cur >> 10), locked_kib());
 
-	/* CAP_SYS_RESOURCE is still there: raise it again for the last look. */
-	ASSERT_EQ(0, prlimit(0, RLIMIT_MEMLOCK, &(struct rlimit){ RLIM_INFINITY, RLIM_INFINITY }, NULL));
+	limit_locked_pages(_metadata, 0);
 	ASSERT_EQ(0, vf_open(vf, uuid_a));
+	EXPECT_REJECTED("pin_limit|ring_not_memory", use_ring(vf, &vf->tx, VF_TX_RING, RING_BYTES));
+	vf_close(vf);
+
+	/* 255 buffers on a page each, and rings: more than this allows. */
+	limit_locked_pages(_metadata, 32);
+	ASSERT_EQ(0, vf_open(vf, uuid_a));
+	ASSERT_EQ(0, vf_restart(vf));
+	neighbour_flood(nb, vf->mac);
+	EXPECT_TRUE(neighbour_flooded(nb, 100));
+	post_some(vf);
+	EXPECT_TRUE(neighbour_advances(nb, 3));
+	EXPECT_GE(32 * 4, locked_kib());
+	vf_close(vf);
+
+	limit_locked_pages(_metadata, 1024);
+	ASSERT_EQ(0, vf_open(vf, uuid_a));
+}
+
+/* Guest memory whose pages the VMM could deliver, but does not: only its own slice may wait. */
+TEST_F_TIMEOUT(attacker, memory_that_never_comes, TIMEOUT_S)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct vf *vf = &self->vf;
+	uint8_t *va;
+	int uffd;
+
+	uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd");
+	va = mmap(NULL, EXTRA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, va);
+	range.range.start = (uintptr_t)va;
+	range.range.len = EXTRA_BYTES;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &range));
+	ASSERT_EQ(0, vfio_map(&vf->dev, va, EXTRA_IOVA, EXTRA_BYTES, RW));
+
+	vf_post(vf, &vf->tx, EXTRA_IOVA, SIMPLE(FRAME_BYTES));
+	vf_doorbell(vf, &vf->tx);
+	EXPECT_TRUE(neighbour_advances(nb, 10));
+	/* From here on the pages are there. */
+	close(uffd);
+	EXPECT_EQ(0, vfio_unmap(&vf->dev, EXTRA_IOVA, EXTRA_BYTES));
 }
