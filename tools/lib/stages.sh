@@ -11,13 +11,27 @@ in_root() {
 }
 
 apt_root() {
-	in_root apt-get -y -q -o Acquire::Retries=5 -o APT::Install-Recommends=false "$@"
+	in_root apt-get -y -q -o DPkg::Lock::Timeout=120 -o Acquire::Retries=5 -o APT::Install-Recommends=false "$@"
 }
 
-# A killed dpkg leaves packages half configured; both calls are no-ops otherwise.
+# A killed run leaves packages half installed, and perhaps a dpkg that still
+# holds its lock. All of this does nothing otherwise.
 apt_repair() {
-	in_root dpkg --configure -a
+	local tries broken
+	for ((tries = 0; tries < 30; tries++)); do
+		! in_root dpkg --configure -a || break
+		sleep 2
+	done
+	mapfile -t broken < <(in_root dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' |
+		awk 'length($1) > 2 { print $2 }')
+	((${#broken[@]} == 0)) || apt_root install --reinstall "${broken[@]}"
 	apt_root --fix-broken install
+}
+
+apt_install() {
+	apt_repair
+	apt_root install "$@"
+	[[ ! $(in_root dpkg --audit) ]]
 }
 
 # The Debian archive that this machine itself uses.
@@ -112,13 +126,11 @@ choose_kernel() {
 stage_toolchain() {
 	local version
 	version=$(package_version "linux-headers-$KVER")
-	apt_repair
-	apt_root install "${BUILD_PACKAGES[@]}" "linux-headers-$KVER=$version" "$(source_package "$KVER")=$version"
+	apt_install "${BUILD_PACKAGES[@]}" "linux-headers-$KVER=$version" "$(source_package "$KVER")=$version"
 }
 
 stage_vm_tools() {
-	apt_repair
-	apt_root install "${VM_PACKAGES[@]}"
+	apt_install "${VM_PACKAGES[@]}"
 }
 
 # --- the kernel --------------------------------------------------------------
