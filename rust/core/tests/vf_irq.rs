@@ -159,6 +159,21 @@ fn moderation_holds_back_and_names_the_time() {
 }
 
 #[test]
+fn a_clock_that_runs_backwards_costs_one_interval() {
+    let mut f = function();
+    write(&mut f, EIMS, 7);
+    write(&mut f, EIAC, 7);
+    write(&mut f, EITR, 4000);
+    f.raise(Cause::Tx0);
+    assert_eq!(fired(&mut f, 1_000_000_000), 1);
+    f.raise(Cause::Tx0);
+    let signals = f.take_signals(5_000);
+    assert_eq!(signals.vectors.bits(), 0);
+    assert_eq!(signals.deadline_ns, Some(5_000 + interval_ns(4000)));
+    assert_eq!(fired(&mut f, 5_000 + interval_ns(4000)), 1);
+}
+
+#[test]
 fn a_reset_does_not_escape_moderation() {
     let mut f = function();
     let arm = |f: &mut Function| {

@@ -101,6 +101,48 @@ fn while_the_host_thinks_it_owns_the_buffer() {
 }
 
 #[test]
+fn a_reset_without_an_address_is_refused() {
+    let mut f = Function::new(Identity {
+        mac: MacAddr::new([0; 6]),
+    });
+    assert_eq!(send(&mut f, &[1]), Action::Mailbox(Request::Reset));
+    f.mailbox_reply(Reply::Ack);
+    assert_eq!(read(&mut f, VMBMEM), message::RESET | message::NACK);
+    // It may send requests all the same, to set one that it made up.
+    let own = MacAddr::new([2, 0, 0, 0, 0, 7]);
+    let action = send(&mut f, &[2, 2, 0x0700]);
+    assert_eq!(action, Action::Mailbox(Request::SetMac(own)));
+}
+
+#[test]
+fn receipt_and_reply_are_notified_each() {
+    let mut f = cleared();
+    let _ = f.config_write(4, Width::Word, 6);
+    for (offset, value) in [(0x1740, 0x82), (0x152C, 7), (0x1524, 7)] {
+        let _ = write(&mut f, offset, value);
+    }
+    let _ = send(&mut f, &[6]);
+    assert_eq!(f.take_signals(0).vectors.bits(), 4);
+    f.mailbox_reply(Reply::Ack);
+    assert_eq!(f.take_signals(1).vectors.bits(), 4);
+    // There is no request to answer.
+    f.mailbox_reply(Reply::Ack);
+    assert_eq!(f.take_signals(2).vectors.bits(), 0);
+}
+
+#[test]
+fn a_guest_without_clearance_is_told_so_once() {
+    let mut f = function();
+    read(&mut f, V2PMAILBOX);
+    let _ = write(&mut f, V2PMAILBOX, bits::ACK);
+    assert_eq!(read(&mut f, VMBMEM), message::NACK);
+    assert_eq!(read(&mut f, V2PMAILBOX), bits::PFSTS);
+    // Reading that is acknowledged in turn: no message follows, or it would go on for ever.
+    let _ = write(&mut f, V2PMAILBOX, bits::ACK);
+    assert_eq!(read(&mut f, V2PMAILBOX), 0);
+}
+
+#[test]
 fn what_is_no_request_is_refused_at_once() {
     let bad: &[&[u32]] = &[
         &[0],

@@ -262,6 +262,8 @@ mod tests {
         assert_eq!(config.write(0xA6, Width::Dword, 0x8000_0000), reset);
         let none = Ok(Effect::None);
         assert_eq!(config.write(0xA8, Width::Byte, 0x80), none);
+        // Bits beyond the width are not written.
+        assert_eq!(config.write(0xA8, Width::Byte, 0x8000), none);
         assert_eq!(config.write(0xAA, Width::Word, 0x8000), none);
         assert_eq!(read(&config, 0xA8, Width::Word) & 0x8000, 0);
     }
