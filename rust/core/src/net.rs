@@ -36,7 +36,7 @@ impl MacAddr {
             }
             for &c in group {
                 let digit = char::from(c).to_digit(16)?;
-                *byte = *byte << 4 | digit as u8;
+                *byte = (*byte << 4) | digit as u8;
             }
         }
         groups.next().is_none().then_some(Self(bytes))
