@@ -3,6 +3,7 @@
 //! The only place for `unsafe`: bindings, the C shim, and safe wrappers.
 
 pub(crate) mod bounce;
+pub(crate) mod container;
 pub(crate) mod dma;
 pub(crate) mod eventfd;
 pub(crate) mod irq;

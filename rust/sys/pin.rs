@@ -63,9 +63,9 @@ use sluice_core::{
 
 use super::{
     bindings,
+    container::Container,
     sysfs::device_ptr,
-    time::now_ns,
-    vfio::Container, //
+    time::now_ns, //
 };
 
 const PAGE_MASK: usize = PAGE_SIZE as usize - 1;

@@ -8,6 +8,10 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         ArcBorrow,
         Mutex, //
@@ -25,7 +29,11 @@ use sluice_core::{
         PAGE_SIZE, //
     },
     net::MacAddr,
-    platform::Port as _,
+    platform::{
+        HwError,
+        HwQueue as _,
+        Port as _, //
+    },
     slice::{
         self,
         Hardware,
@@ -58,10 +66,14 @@ use crate::{
         Ratelimit,
         Reason, //
     },
-    nic::PoolClaim,
+    nic::{
+        Nic,
+        PoolClaim, //
+    },
     sys::{
         bindings,
         bounce::BouncePages,
+        container::Container,
         pin::{
             Fence,
             VfioPinner, //
@@ -69,7 +81,6 @@ use crate::{
         random::random,
         time::now_ns,
         vfio::{
-            Container,
             IrqInfo,
             IrqRequest,
             Operations,
@@ -104,7 +115,10 @@ const PINNED_BYTES_MAX: u64 = 64 << 30;
 pub(crate) struct SliceDev {
     dev: ARef<Device>,
     nic_dev: ARef<Device>,
+    nic: Arc<Nic>,
     pool: PoolId,
+    /// The link may have changed while somebody else had the lock.
+    link_pending: Atomic<bool>,
     irqs: Arc<Irqs>,
     fence: Arc<Fence>,
     #[pin]
@@ -118,6 +132,8 @@ struct State {
     /// The pool; `None` once the slice is removed.
     claim: Option<PoolClaim>,
     pinned_bytes_max: u64,
+    /// Pages given up before the slice was opened.
+    leaked_before: u64,
 }
 
 impl SliceDev {
@@ -134,7 +150,9 @@ impl SliceDev {
             try_pin_init!(Self {
                 dev: dev.into(),
                 nic_dev: nic_dev.into(),
+                nic: claim.nic().clone(),
                 pool: claim.pool(),
+                link_pending: Atomic::new(false),
                 irqs,
                 fence,
                 log <- Ratelimit::new(),
@@ -142,14 +160,14 @@ impl SliceDev {
                     slice: Slice::new(mac),
                     claim: Some(claim),
                     pinned_bytes_max: PINNED_BYTES_DEFAULT,
+                    leaked_before: 0,
                 }),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Gives the pool back. The slice is no longer registered; the worker may still hold a
-    /// reference, and must not be the one that drops the NIC.
+    /// Gives the pool back, at once, though the worker may still hold a reference to the slice.
     pub(super) fn retire(&self) {
         let claim = self.state.lock().claim.take();
         drop(claim);
@@ -177,7 +195,7 @@ impl SliceDev {
         if slice.state() != slice::State::Closed {
             return Err(EBUSY);
         }
-        if mac == claim.nic().mac() || !claim.port().set_mac(mac) {
+        if mac == self.nic.mac() || !claim.port().set_mac(mac) {
             return Err(EADDRNOTAVAIL);
         }
         slice.set_mac(mac).map_err(|slice::Busy| EBUSY)
@@ -214,10 +232,11 @@ impl SliceDev {
         let result = change(&mut state.slice);
         let kick = state.slice.take_kick();
         let report = state.slice.take_report();
-        if let (true, Some(claim)) = (kick, &state.claim) {
-            claim.nic().kick(self.pool);
-        }
         drop(state);
+        // Now that the worker can have the lock.
+        if kick {
+            self.nic.kick(self.pool);
+        }
         self.report(report);
         result
     }
@@ -234,6 +253,22 @@ impl SliceDev {
                 "queue stopped: {} ({missed} messages left out before)\n",
                 Reason(stopped)
             ),
+        }
+    }
+
+    /// Takes the hardware from the slice and unpins everything.
+    fn shut(&self, state: &mut State) {
+        self.nic.detach(self.pool);
+        let Some(mut hardware) = state.slice.close(now_ns()) else {
+            return;
+        };
+        if hardware.rx.stop() == Err(HwError::Timeout) {
+            // The NIC may write there for ever: nobody gets that memory (invariant 3).
+            dev_err!(
+                self.dev,
+                "the receive queue does not stop: its buffers are given up\n"
+            );
+            core::mem::forget(hardware.bounce);
         }
     }
 
@@ -274,22 +309,17 @@ impl Operations for SliceDev {
                 OpenError::NoMemory => ENOMEM,
             });
         }
-        if let Some(claim) = &state.claim {
-            claim.nic().attach(this.pool, Arc::<Self>::from(this));
-        }
+        state.leaked_before = state.slice.map_stats().leaked;
+        this.nic.attach(this.pool, Arc::<Self>::from(this));
         Ok(())
     }
 
     fn close(&self) {
         let mut state = self.state.lock();
-        if let Some(claim) = &state.claim {
-            claim.nic().detach(self.pool);
-        }
         // Everything is unpinned when this returns: VFIO is about to drop the container.
-        let hardware = state.slice.close(now_ns());
+        self.shut(&mut state);
         let report = state.slice.take_report();
         drop(state);
-        drop(hardware);
         self.irqs.clear();
         self.report(report);
     }
@@ -348,6 +378,13 @@ impl Operations for SliceDev {
         self.fence.raise(iova, len_bytes);
         let now_ns = now_ns();
         self.change(|slice| slice.dma_unmap(GuestAddr::new(iova), len_bytes, now_ns));
+        let mut state = self.state.lock();
+        if state.slice.map_stats().leaked != state.leaked_before {
+            // A queue did not stop, and pages of the range may still be pinned for it. VFIO stops
+            // the host over that: the slice ends here, and what it cannot let go of is given up
+            // (see `sys::pin::Page`).
+            self.shut(&mut state);
+        }
     }
 }
 
@@ -359,6 +396,9 @@ impl Pollable for SliceDev {
                 deadline_ns: Some(now_ns.saturating_add(RETRY_NS)),
             };
         };
+        if self.link_pending.xchg(false, Relaxed) {
+            state.slice.link_changed(now_ns);
+        }
         // Whatever asked for this poll is served by it.
         let _ = state.slice.take_kick();
         let budget = u16::try_from(budget).unwrap_or(u16::MAX);
@@ -372,8 +412,9 @@ impl Pollable for SliceDev {
         }
     }
 
-    fn link_changed(&self, now_ns: u64) {
-        self.change(|slice| slice.link_changed(now_ns));
+    fn link_changed(&self, _now_ns: u64) {
+        self.link_pending.store(true, Relaxed);
+        self.nic.kick(self.pool);
     }
 }
 
