@@ -11,8 +11,10 @@
 
 IP=10.77.0.11
 COUNT=20000
+rates=()
 
-# g COMMAND: in the guest, with $i as its interface.
+# g COMMAND: in the guest, with $i as its interface. Its shell prefers busybox's
+# programs, hence /bin/ip and /bin/ping where only the real ones will do.
 g() {
 	in_guest a --timeout 100 "i=$GUEST_IF; $1"
 }
@@ -23,13 +25,13 @@ mac_matches() {
 
 tcp_mbits() {
 	local rate
-	rate=$(tcp a "$PEER_IP" 3 "${1:-}") && comment "TCP ${1:-}: $rate Mbit/s"
+	rate=$(tcp a "$PEER_IP" 3 "${1:-}") && rates+=("$rate Mbit/s ${1:+to the guest}")
 }
 
 # Big packets in both directions, not fragmented.
 jumbo() {
 	g 'ip link set $i mtu 9000' && guest_up a "$IP" && wait_for 30 peer_pings "$IP" 1 &&
-		in_guest a --timeout 60 "ping -c 5 -i 0.2 -W 5 -s 8000 -M do $PEER_IP" &&
+		in_guest a --timeout 60 "/bin/ping -c 5 -i 0.2 -W 5 -s 8000 -M do $PEER_IP" &&
 		peer ping -c 5 -i 0.2 -W 5 -s 8000 -M "do" "$IP"
 }
 
@@ -70,13 +72,13 @@ peer_sends_to_guest() {
 }
 
 multicast_works() {
-	g 'ip address add 239.7.7.7/32 dev $i autojoin' && peer ip route replace 239.0.0.0/8 dev peer0 &&
+	g '/bin/ip address add 239.7.7.7/32 dev $i autojoin && sysctl -w net.ipv4.icmp_echo_ignore_broadcasts=0' && peer ip route replace 239.0.0.0/8 dev peer0 &&
 		wait_for 20 peer ping -c 1 -W 3 239.7.7.7
 }
 
 # IPv6 neighbour discovery is multicast as well.
 ipv6_works() {
-	g 'ip address add fd00:77::11/64 dev $i nodad' && in_guest a --timeout 60 "ping -6 -c 3 -i 0.2 -W 5 fd00:77::1" &&
+	g '/bin/ip address add fd00:77::11/64 dev $i nodad' && in_guest a --timeout 60 "/bin/ping -6 -c 3 -i 0.2 -W 5 fd00:77::1" &&
 		peer ping -6 -c 3 -i 0.2 -W 5 fd00:77::11
 }
 
@@ -191,6 +193,7 @@ check "peer reaches the guest" peer_pings "$IP" 10
 peer_iperf_server
 check "TCP from the guest" tcp_mbits
 check "TCP to the guest" tcp_mbits -R
+comment "${rates[@]}"
 check "$COUNT numbered packets from the guest, none lost" numbered_to_peer
 check "$COUNT numbered packets to the guest, none lost" numbered_to_guest
 check "every packet size" in_guest a --timeout 100 "for s in \$(seq 0 73 1472); do ping -q -c 1 -W 5 -s \$s $PEER_IP || exit 1; done"

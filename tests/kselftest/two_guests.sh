@@ -10,6 +10,7 @@
 
 IP_A=10.77.0.11 IP_B=10.77.0.12
 COUNT=10000
+rates=()
 
 both_reach_the_wire() {
 	guest_pings a "$PEER_IP" && guest_pings b "$PEER_IP"
@@ -21,7 +22,7 @@ server_in_b() {
 
 tcp_between() {
 	local rate
-	rate=$(tcp a "$IP_B" 3 "${1:-}") && echo "$rate Mbit/s"
+	rate=$(tcp a "$IP_B" 3 "${1:-}") && rates+=("$rate Mbit/s")
 }
 
 tcp_port() {
@@ -101,6 +102,7 @@ check "they reach each other" guest_pings a "$IP_B" 10
 check "iperf3 listens in b" server_in_b
 check "TCP from a to b" tcp_between
 check "TCP from b to a" tcp_between -R
+comment "${rates[@]}"
 peer_iperf_server 5201
 peer_iperf_server 5202
 check "TCP of both with the wire at once" tcp_at_once
