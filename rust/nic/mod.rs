@@ -99,12 +99,19 @@ impl Nic {
         };
         port.reset().map_err(gone)?;
         if !port.is_copper() {
-            dev_err!(pdev, "only ports with the internal copper PHY are supported\n");
+            dev_err!(
+                pdev,
+                "only ports with the internal copper PHY are supported\n"
+            );
             return Err(ENODEV);
         }
         let mac = port.permanent_mac();
         if !mac.is_valid_station() {
-            dev_err!(pdev, "the EEPROM holds no valid address ({})\n", format_args!("{mac}"));
+            dev_err!(
+                pdev,
+                "the EEPROM holds no valid address ({})\n",
+                format_args!("{mac}")
+            );
             return Err(ENODEV);
         }
         port.configure().map_err(gone)?;

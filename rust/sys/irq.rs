@@ -48,7 +48,9 @@ impl<H: Handler> Line<H> {
     ) -> Result<Self> {
         let irq = vectors.irq(vector.into())?;
         let context = KBox::new(Context { handler, vector }, GFP_KERNEL)?;
-        let cookie = core::ptr::from_ref::<Context<H>>(&context).cast_mut().cast();
+        let cookie = core::ptr::from_ref::<Context<H>>(&context)
+            .cast_mut()
+            .cast();
         // SAFETY: `handle::<H>` expects a `Context<H>`, which is what the cookie points to. Both it
         // and the name live on the heap, owned by the object that is returned, whose destructor
         // frees the interrupt first. On an error nothing was registered.
@@ -67,7 +69,9 @@ impl<H: Handler> Line<H> {
 
 impl<H: Handler> Drop for Line<H> {
     fn drop(&mut self) {
-        let cookie = core::ptr::from_ref::<Context<H>>(&self.context).cast_mut().cast();
+        let cookie = core::ptr::from_ref::<Context<H>>(&self.context)
+            .cast_mut()
+            .cast();
         // SAFETY: By the type invariant. It returns when no handler runs any more.
         unsafe { bindings::free_irq(self.irq, cookie) };
     }

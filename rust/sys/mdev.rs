@@ -154,9 +154,9 @@ impl<D: Driver> Parent<D> {
             },
             GFP_KERNEL,
         )?;
-        inner.ty.sysfs_name = D::TYPE_NAME.as_ptr().cast();
-        inner.ty.pretty_name = D::PRETTY_NAME.as_ptr().cast();
-        inner.driver.device_api = D::DEVICE_API.as_ptr().cast();
+        inner.ty.sysfs_name = D::TYPE_NAME.as_char_ptr();
+        inner.ty.pretty_name = D::PRETTY_NAME.as_char_ptr();
+        inner.driver.device_api = D::DEVICE_API.as_char_ptr();
         inner.driver.probe = Some(Self::probe);
         inner.driver.remove = Some(Self::remove);
         inner.driver.get_available = Some(Self::get_available);
@@ -213,6 +213,9 @@ impl<D: Driver> Parent<D> {
         unsafe { &(*ty.cast::<Inner<D>>()).data }
     }
 
+    /// # Safety
+    ///
+    /// For the mdev core only, with what its driver table promises.
     unsafe extern "C" fn probe(mdev: *mut bindings::mdev_device) -> c_int {
         // SAFETY: The mdev core calls with a live device whose type belongs to the registered
         // parent of this driver.
@@ -226,6 +229,9 @@ impl<D: Driver> Parent<D> {
         })
     }
 
+    /// # Safety
+    ///
+    /// For the mdev core only, with what its driver table promises.
     unsafe extern "C" fn remove(mdev: *mut bindings::mdev_device) {
         // SAFETY: The mdev core calls once for each device that `probe` accepted, which left a
         // box of this type in the driver data.
@@ -237,11 +243,17 @@ impl<D: Driver> Parent<D> {
         }
     }
 
+    /// # Safety
+    ///
+    /// For the mdev core only, with what its driver table promises.
     unsafe extern "C" fn get_available(ty: *mut bindings::mdev_type) -> c_uint {
         // SAFETY: The mdev core calls with the type of a registered parent of this driver.
         D::available(unsafe { Self::data(ty) })
     }
 
+    /// # Safety
+    ///
+    /// For the mdev core only, with what its driver table promises.
     unsafe extern "C" fn show_description(ty: *mut bindings::mdev_type, buf: *mut c_char) -> isize {
         // SAFETY: The mdev core calls with the type of a registered parent of this driver.
         let parent = unsafe { Self::data(ty) };

@@ -67,9 +67,8 @@ impl Vectors {
     /// Allocates between `min` and `max` MSI-X vectors.
     pub(crate) fn new(pdev: &pci::Device<Core<'_>>, min: u32, max: u32) -> Result<Self> {
         // SAFETY: `pdev` is valid; the function checks the counts.
-        let count = unsafe {
-            bindings::pci_alloc_irq_vectors(raw(pdev), min, max, bindings::PCI_IRQ_MSIX)
-        };
+        let count =
+            unsafe { bindings::pci_alloc_irq_vectors(raw(pdev), min, max, bindings::PCI_IRQ_MSIX) };
         to_result(count)?;
         // INVARIANT: `count` vectors were allocated.
         Ok(Self {

@@ -210,6 +210,9 @@ impl<T: Send + Sync + 'static> Files<T> {
         unsafe { (&(*entry).value, &*(*entry).object) }
     }
 
+    /// # Safety
+    ///
+    /// For sysfs only, with an attribute that `new` registered.
     unsafe extern "C" fn show(
         _dev: *mut bindings::device,
         attr: *mut bindings::device_attribute,
@@ -230,6 +233,9 @@ impl<T: Send + Sync + 'static> Files<T> {
         out.bytes_written().min(PAGE_SIZE) as isize
     }
 
+    /// # Safety
+    ///
+    /// For sysfs only, with an attribute that `new` registered.
     unsafe extern "C" fn store(
         _dev: *mut bindings::device,
         attr: *mut bindings::device_attribute,

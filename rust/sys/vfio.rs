@@ -203,7 +203,7 @@ impl<T: Operations> Registration<T> {
     }
 
     const TABLE: bindings::vfio_device_ops = bindings::vfio_device_ops {
-        name: T::NAME.as_ptr().cast_mut().cast(),
+        name: T::NAME.to_bytes_with_nul().as_ptr().cast_mut().cast(),
         release: Some(Self::release),
         open_device: Some(Self::open_device),
         close_device: Some(Self::close_device),
@@ -235,6 +235,9 @@ impl<T: Operations> Registration<T> {
         unsafe { &*(*vdev.cast::<Inner<T>>()).data }
     }
 
+    /// # Safety
+    ///
+    /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn release(vdev: *mut bindings::vfio_device) {
         // SAFETY: VFIO calls this once, when nobody refers to the device any more.
         unsafe {
@@ -245,6 +248,9 @@ impl<T: Operations> Registration<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn open_device(vdev: *mut bindings::vfio_device) -> c_int {
         from_result(|| {
             // SAFETY: VFIO calls with a registered device, whose reference count is not zero.
@@ -256,6 +262,9 @@ impl<T: Operations> Registration<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn close_device(vdev: *mut bindings::vfio_device) {
         // SAFETY: VFIO calls with a registered device.
         unsafe { Self::data(vdev) }.close();
@@ -274,6 +283,9 @@ impl<T: Operations> Registration<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn read(
         vdev: *mut bindings::vfio_device,
         buf: *mut c_char,
@@ -291,6 +303,9 @@ impl<T: Operations> Registration<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn write(
         vdev: *mut bindings::vfio_device,
         buf: *const c_char,
@@ -308,6 +323,9 @@ impl<T: Operations> Registration<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn get_region_info_caps(
         vdev: *mut bindings::vfio_device,
         info: *mut bindings::vfio_region_info,
@@ -328,6 +346,9 @@ impl<T: Operations> Registration<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn mmap(
         _vdev: *mut bindings::vfio_device,
         _vma: *mut bindings::vm_area_struct,
@@ -336,16 +357,25 @@ impl<T: Operations> Registration<T> {
         EINVAL.to_errno()
     }
 
+    /// # Safety
+    ///
+    /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn request(vdev: *mut bindings::vfio_device, count: c_uint) {
         // SAFETY: VFIO calls with a device that is being unregistered but still referred to.
         unsafe { Self::data(vdev) }.request(count);
     }
 
+    /// # Safety
+    ///
+    /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn dma_unmap(vdev: *mut bindings::vfio_device, iova: u64, len_bytes: u64) {
         // SAFETY: VFIO calls with a registered device.
         unsafe { Self::data(vdev) }.dma_unmap(iova, len_bytes);
     }
 
+    /// # Safety
+    ///
+    /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn ioctl(
         vdev: *mut bindings::vfio_device,
         cmd: c_uint,

@@ -11,8 +11,8 @@ use sluice_core::addr::PoolId;
 use super::{
     Events,
     Mailbox,
-    PoolMask,
     Polled,
+    PoolMask,
     Source, //
 };
 use crate::sys::{
@@ -37,7 +37,13 @@ pub(crate) struct Worker<S: Source> {
 impl<S: Source> Worker<S> {
     /// Starts the thread, named `name`, for the pools whose interrupts `source` controls.
     pub(crate) fn start(name: &CStr, mailbox: Arc<Mailbox>, source: Arc<S>) -> Result<Self> {
-        let body = Arc::new(Loop { mailbox: mailbox.clone(), source }, GFP_KERNEL)?;
+        let body = Arc::new(
+            Loop {
+                mailbox: mailbox.clone(),
+                source,
+            },
+            GFP_KERNEL,
+        )?;
         let thread = Thread::run(name, body)?;
         mailbox.thread.populate(thread.task().clone());
         // Events that came before the line above woke nobody.

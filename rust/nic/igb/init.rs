@@ -34,7 +34,8 @@ impl Port {
 
         // Let transactions end before the reset cuts them off (82576 datasheet 5.2, and
         // `igb_disable_pcie_master`). If they do not, the reset ends them.
-        self.bar.update(regs::CTRL, |r| r.with_gio_master_disable(true));
+        self.bar
+            .update(regs::CTRL, |r| r.with_gio_master_disable(true));
         let idle = self.wait(
             |bar| bar.read(regs::STATUS),
             |r| !r.gio_master_enable().into_bool(),
@@ -87,8 +88,10 @@ impl Port {
         // The reset leaves queue 0 enabled.
         for queue in 0..regs::QUEUES {
             let queue = queue & (regs::QUEUES - 1);
-            self.bar.write(regs::RXDCTL::at(queue), regs::RXDCTL::zeroed());
-            self.bar.write(regs::TXDCTL::at(queue), regs::TXDCTL::zeroed());
+            self.bar
+                .write(regs::RXDCTL::at(queue), regs::RXDCTL::zeroed());
+            self.bar
+                .write(regs::TXDCTL::at(queue), regs::TXDCTL::zeroed());
         }
         self.deny_all();
 
@@ -97,7 +100,8 @@ impl Port {
         self.bar.write_reg(regs::FCRTH::zeroed());
 
         // One stuck slice must not hold up the others (invariant 7).
-        self.bar.write_reg(regs::QDE::zeroed().with_const_queues::<0xffff>());
+        self.bar
+            .write_reg(regs::QDE::zeroed().with_const_queues::<0xffff>());
         self.bar.update(regs::RXCSUM, |r| {
             r.with_pcsd(true)
                 .with_crcofl(true)

@@ -15,12 +15,12 @@ mod regs;
 mod stats;
 mod vmdq;
 
+pub(crate) use self::stats::PortStats;
 pub(super) use self::{
     irq::Routing,
     port::Port,
     vmdq::Acceptance, //
 };
-pub(crate) use self::stats::PortStats;
 
 use sluice_core::addr::PoolId;
 

@@ -161,7 +161,8 @@ impl Port {
             200_000,
         );
         let result = latched.and_then(|()| work(self));
-        self.bar.update(regs::SWSM, |r| r.with_swesmbi(false).with_smbi(false));
+        self.bar
+            .update(regs::SWSM, |r| r.with_swesmbi(false).with_smbi(false));
         result
     }
 }

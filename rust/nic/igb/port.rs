@@ -4,8 +4,8 @@
 
 use kernel::{
     device::Core,
-    io::Io,
     io::poll::read_poll_timeout,
+    io::Io,
     pci,
     prelude::*,
     sync::atomic::{

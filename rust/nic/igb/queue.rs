@@ -49,7 +49,8 @@ fn halves(address: u64) -> (u32, u32) {
 
 /// SRRCTL for a layout, or `None` when the chip has no such layout.
 fn srrctl(layout: RxLayout) -> Option<regs::SRRCTL> {
-    if layout.packet_bytes == 0 || layout.packet_bytes % 1024 != 0 || layout.header_bytes % 64 != 0 {
+    if layout.packet_bytes == 0 || layout.packet_bytes % 1024 != 0 || layout.header_bytes % 64 != 0
+    {
         return None;
     }
     let kind = if layout.header_bytes == 0 {

@@ -45,10 +45,14 @@ impl Port {
             self.bar.write(regs::RAL::at(i & 15), regs::RAL::zeroed());
         }
         for i in 0..8 {
-            self.bar.write(regs::RAH_UPPER::at(i & 7), regs::RAH_UPPER::zeroed());
-            self.bar.write(regs::RAL_UPPER::at(i & 7), regs::RAL_UPPER::zeroed());
-            self.bar.write(regs::VMOLR::at(i & 7), regs::VMOLR::zeroed());
-            self.bar.write(regs::VMVIR::at(i & 7), regs::VMVIR::zeroed());
+            self.bar
+                .write(regs::RAH_UPPER::at(i & 7), regs::RAH_UPPER::zeroed());
+            self.bar
+                .write(regs::RAL_UPPER::at(i & 7), regs::RAL_UPPER::zeroed());
+            self.bar
+                .write(regs::VMOLR::at(i & 7), regs::VMOLR::zeroed());
+            self.bar
+                .write(regs::VMVIR::at(i & 7), regs::VMVIR::zeroed());
             self.bar.write(regs::ETQF::at(i & 7), regs::ETQF::zeroed());
         }
         for i in 0..32 {
@@ -57,7 +61,8 @@ impl Port {
         for i in 0..TABLE_WORDS {
             self.bar.write(regs::MTA::at(i & 127), regs::MTA::zeroed());
             self.bar.write(regs::UTA::at(i & 127), regs::UTA::zeroed());
-            self.bar.write(regs::VFTA::at(i & 127), regs::VFTA::zeroed());
+            self.bar
+                .write(regs::VFTA::at(i & 127), regs::VFTA::zeroed());
         }
     }
 
@@ -72,7 +77,8 @@ impl Port {
         self.bar
             .write_reg(regs::RPLOLR::zeroed().with_strcrc(true).with_strvlan(true));
         self.hal.enable_switch(&self.bar);
-        self.bar.write_reg(regs::MRQC::zeroed().with_const_mode::<3>());
+        self.bar
+            .write_reg(regs::MRQC::zeroed().with_const_mode::<3>());
     }
 
     /// Sets or removes the pool's unicast address.
@@ -116,7 +122,8 @@ impl Port {
 
     /// Writes word `index` of the shared multicast hash table.
     pub(in crate::nic) fn set_hash_word(&self, index: usize, word: u32) {
-        self.bar.write(regs::MTA::at(index & 127), regs::MTA::from(word));
+        self.bar
+            .write(regs::MTA::at(index & 127), regs::MTA::from(word));
     }
 
     /// Writes entry `index` of the VLAN table.
@@ -134,12 +141,14 @@ impl Port {
 
     /// Writes word `index` of the VLAN bitmap.
     pub(in crate::nic) fn set_vlan_word(&self, index: usize, word: u32) {
-        self.bar.write(regs::VFTA::at(index & 127), regs::VFTA::from(word));
+        self.bar
+            .write(regs::VFTA::at(index & 127), regs::VFTA::from(word));
     }
 
     /// Sets which pools may receive and which may send.
     pub(in crate::nic) fn set_enabled_pools(&self, receive: u8, transmit: u8) {
         self.bar.write_reg(regs::VFRE::zeroed().with_pools(receive));
-        self.bar.write_reg(regs::VFTE::zeroed().with_pools(transmit));
+        self.bar
+            .write_reg(regs::VFTE::zeroed().with_pools(transmit));
     }
 }

@@ -66,7 +66,9 @@ impl Hal for I82576 {
                 .with_const_vlan_antispoof::<0xff>()
                 .with_const_mac_antispoof::<0xff>(),
         );
-        bar.update(regs::DTXCTL, |r| r.with_vlan_added(true).with_spoof_int(false));
+        bar.update(regs::DTXCTL, |r| {
+            r.with_vlan_added(true).with_spoof_int(false)
+        });
     }
 
     fn route_queues(&self, bar: &Bar0, pool: usize, vector: u8) {
