@@ -230,6 +230,7 @@ impl<P: Pinner, A: Alloc> Persistent<P, A> {
     fn pin(&mut self, pinner: &mut P, key: GuestPage, access: Access) -> Result<P::Page, MapError> {
         match pinner.pin(key, access) {
             Ok(page) => Ok(page),
+            Err(PinError::Later) => Err(MapError::Busy),
             // One idle page may be what is missing. If it is not, later ones are tried one by
             // one, and in the end the limit is too small for a packet.
             Err(PinError::MemlockLimit | PinError::NoMemory) if self.evict(pinner) => {
