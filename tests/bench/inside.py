@@ -20,7 +20,7 @@ modprobe pktgen
 p() {{ echo "$2" >/proc/net/pktgen/$1; }}
 p kpktgend_0 rem_device_all; p kpktgend_0 "add_device $i"
 p $i "count {count}"; p $i "pkt_size 60"; p $i "burst {burst}"; p $i "delay 0"
-p $i "dst {mac}"; p $i "src_min 10.77.0.11"; p $i "dst_min 10.77.0.200"; p $i "udp_dst_min 9"
+p $i "dst_mac {mac}"; p $i "src_min 10.77.0.11"; p $i "dst_min 10.77.0.200"; p $i "udp_dst_min 9"
 p pgctrl start; cat /proc/net/pktgen/$i
 """
 
