@@ -118,7 +118,8 @@ rejections! {
     NotMemory = "not_memory",
     /// A buffer is guest memory that the NIC may not use so.
     AccessDenied = "access_denied",
-    /// The VMM's limit on locked memory leaves no room for one packet.
+    /// A limit on locked memory leaves no room for one packet: the VMM's, or, where pages are never
+    /// unpinned, the slice's.
     PinLimit = "pin_limit",
     /// The host cannot pin the page or the NIC cannot reach it.
     PinFailed = "pin_failed",
@@ -132,6 +133,8 @@ rejections! {
     RxHeaderOdd = "rx_header_odd",
     /// Receive buffer is scattered on the bus and too large to bounce.
     RxScattered = "rx_scattered",
+    /// Packet or receive buffer larger than what the host has for copies.
+    CopyTooLarge = "copy_too_large",
 }
 
 impl fmt::Display for Rejection {

@@ -266,6 +266,12 @@ impl<'a> Checked<'a> {
         self.frame.segments()
     }
 
+    /// How many bytes there are; not zero.
+    #[allow(clippy::len_without_is_empty)]
+    pub const fn len(&self) -> u32 {
+        self.frame.len
+    }
+
     /// What the NIC is to do with them.
     pub const fn plan(&self) -> Plan {
         self.plan

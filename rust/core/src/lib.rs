@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod addr;
+mod bounce;
 pub mod check;
 pub mod desc;
 pub mod frame;

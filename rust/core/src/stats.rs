@@ -33,6 +33,8 @@ pub struct PathStats {
     pub faulted: u64,
     /// Packets (transmit) or buffers (receive) that were copied by the CPU.
     pub bounced: u64,
+    /// Bytes of these.
+    pub copied_bytes: u64,
     /// Polls that ended because the shadow ring or the map was full.
     pub busy: u64,
     /// Doorbells rung.
@@ -65,6 +67,7 @@ impl Stats {
             dropped: 0,
             faulted: 0,
             bounced: 0,
+            copied_bytes: 0,
             busy: 0,
             doorbells: 0,
         };

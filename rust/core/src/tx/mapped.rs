@@ -2,7 +2,13 @@
 
 //! From a checked packet to hardware descriptors: [`Checked`] → [`Mapped`] → shadow ring.
 
+use super::copied::{
+    self,
+    Host, //
+};
 use crate::addr::{
+    BusAddr,
+    BusPage,
     GuestAddr,
     PAGE_SIZE, //
 };
@@ -21,10 +27,14 @@ use crate::map::{
     MapRef,
     Mapper, //
 };
+use crate::path::Io;
 use crate::platform::{
     Access,
+    Alloc,
+    Bounce,
     HwQueue,
-    Pinner, //
+    Pinner,
+    Platform, //
 };
 use crate::ring::ShadowRing;
 
@@ -34,30 +44,61 @@ pub const MAX_PIECES: usize = 64;
 /// Most pages behind one hardware descriptor.
 const PIECE_PAGES: usize = 4;
 /// Longest piece in bytes: below the 16 KiB that igb gives a descriptor at most, with room.
-const MAX_PIECE_BYTES: u32 = 15 * 1024 + 512;
+pub(super) const MAX_PIECE_BYTES: u32 = 15 * 1024 + 512;
 
-/// Bytes that are contiguous on the bus, in pages acquired for them.
+/// Bytes that are contiguous on the bus: in pages acquired for them, or copied to a host buffer.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     pages: [Option<MapRef>; PIECE_PAGES],
-    /// Offset of the first byte in the first page.
-    offset: u16,
+    /// The host buffer.
+    host: Option<u16>,
+    /// Where the NIC finds the first byte; `None` in an unused piece.
+    start: Option<BusAddr>,
     len: u16,
 }
 
 impl Piece {
-    /// Adds the `len` bytes at `offset` of `page`, if they follow on the bus and fit. Gives the page
+    /// `len` bytes at `offset` of `page`, which is at `bus`.
+    fn direct(page: MapRef, bus: BusPage, offset: u16, len: u16) -> Self {
+        let mut pages = [const { None }; PIECE_PAGES];
+        pages[0] = Some(page);
+        Self {
+            pages,
+            host: None,
+            start: Some(bus.at(offset)),
+            len,
+        }
+    }
+
+    /// Host buffer `number`, which is at `bus`, with nothing in it.
+    pub(super) fn copied(number: u16, bus: BusPage) -> Self {
+        Self {
+            host: Some(number),
+            start: Some(bus.at(0)),
+            ..Self::default()
+        }
+    }
+
+    pub(super) const fn len(&self) -> u16 {
+        self.len
+    }
+
+    /// Adds `bytes` to those in the host buffer; the caller has seen that they fit.
+    pub(super) fn append<B: Bounce>(&mut self, bytes: &[u8], bounce: &mut B) {
+        if let Some(number) = self.host {
+            bounce.copy_in(number, self.len, bytes);
+            self.len += bytes.len() as u16;
+        }
+    }
+
+    /// Adds the `len` bytes at `at`, in `page`, if they follow on the bus and fit. Gives the page
     /// back if not.
-    fn extend(&mut self, page: MapRef, offset: u16, len: u16) -> Result<(), MapRef> {
-        let Some(first) = &self.pages[0] else {
-            return Err(page);
-        };
-        let end = first
-            .bus_at(self.offset)
-            .raw()
-            .checked_add(u64::from(self.len));
+    fn extend(&mut self, page: MapRef, at: BusAddr, len: u16) -> Result<(), MapRef> {
+        let end = self
+            .start
+            .and_then(|start| start.raw().checked_add(u64::from(self.len)));
         let fits = u32::from(self.len) + u32::from(len) <= MAX_PIECE_BYTES;
-        if !fits || end != Some(page.bus_at(offset).raw()) {
+        if !fits || end != Some(at.raw()) {
             return Err(page);
         }
         match self.pages.iter_mut().find(|slot| slot.is_none()) {
@@ -81,6 +122,8 @@ pub(super) struct Packet {
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     pub(super) pages: [Option<InFlight>; PIECE_PAGES],
+    /// The host buffer.
+    pub(super) host: Option<u16>,
     pub(super) packet: Option<Packet>,
 }
 
@@ -99,34 +142,55 @@ pub(super) struct Mapped<'a> {
 }
 
 impl<'a> Mapped<'a> {
-    /// Maps a packet: cuts each segment at page borders and joins what is contiguous on the bus.
+    /// Maps a packet: cuts each segment at page borders and joins what is contiguous on the bus; or
+    /// copies it to host buffers, where the strategy says so. `room`: free slots of the shadow ring.
     /// On an error nothing stays acquired.
-    pub(super) fn new<P: Pinner, M: Mapper<P>>(
+    pub(super) fn new<P: Platform, M: Mapper<P::Pinner>>(
         checked: Checked<'_>,
         pieces: &'a mut [Piece],
-        pinner: &mut P,
-        map: &mut M,
+        room: u16,
+        host: &mut Host<P::Alloc>,
+        io: &mut Io<'_, P, M>,
     ) -> Result<Self, MapFault> {
         let mut used = 0;
-        let result = fill(checked, pieces, &mut used, pinner, map);
+        let copies = io.map.copies();
+        let result = if copies {
+            copied::fill(checked, pieces, &mut used, room, host, io)
+        } else {
+            fill(checked, pieces, &mut used, io.pinner, io.map)
+        };
         let mapped = Self {
             pieces: pieces.get_mut(..used).unwrap_or_default(),
             plan: checked.plan(),
         };
         match result {
-            Ok(()) => Ok(mapped),
+            Ok(()) => {
+                if copies {
+                    io.stats.tx.bounced += 1;
+                    io.stats.tx.copied_bytes += u64::from(checked.len());
+                }
+                Ok(mapped)
+            }
             Err(fault) => {
-                mapped.cancel(pinner, map);
+                mapped.cancel(host, io.pinner, io.map);
                 Err(fault)
             }
         }
     }
 
-    /// Gives all pages back.
-    pub(super) fn cancel<P: Pinner, M: Mapper<P>>(self, pinner: &mut P, map: &mut M) {
+    /// Gives all pages and host buffers back.
+    pub(super) fn cancel<P: Pinner, M: Mapper<P>, A: Alloc>(
+        self,
+        host: &mut Host<A>,
+        pinner: &mut P,
+        map: &mut M,
+    ) {
         for piece in self.pieces {
             for page in piece.pages.iter_mut().filter_map(Option::take) {
                 map.cancel(pinner, page);
+            }
+            if let Some(number) = piece.host.take() {
+                host.slots.give(number);
             }
         }
     }
@@ -162,11 +226,11 @@ impl<'a> Mapped<'a> {
         }
         let last = self.pieces.len().saturating_sub(1);
         for (i, piece) in self.pieces.iter_mut().enumerate() {
-            let Some(first) = &piece.pages[0] else {
+            let Some(addr) = piece.start.take() else {
                 continue;
             };
             let data = HwTxData {
-                addr: first.bus_at(piece.offset),
+                addr,
                 len: piece.len,
                 last: i == last,
                 offload: self.plan.offload,
@@ -176,6 +240,7 @@ impl<'a> Mapped<'a> {
                 for (to, from) in slot.pages.iter_mut().zip(&mut piece.pages) {
                     *to = from.take().map(MapRef::posted);
                 }
+                slot.host = piece.host.take();
             }
             shadow.push(queue, data.emit());
         }
@@ -209,8 +274,13 @@ fn fill<P: Pinner, M: Mapper<P>>(
                     return Err(MapFault::Refused(rejection, addr));
                 }
             };
+            let Some(bus) = page.bus() else {
+                // Not met: the caller asked whether pages are for the NIC.
+                map.cancel(pinner, page);
+                return Err(MapFault::Refused(Rejection::PinFailed, addr));
+            };
             let joined = match used.checked_sub(1).and_then(|i| pieces.get_mut(i)) {
-                Some(piece) => piece.extend(page, offset, len),
+                Some(piece) => piece.extend(page, bus.at(offset), len),
                 None => Err(page),
             };
             if let Err(page) = joined {
@@ -218,9 +288,7 @@ fn fill<P: Pinner, M: Mapper<P>>(
                     map.cancel(pinner, page);
                     return Err(MapFault::Refused(Rejection::TooManyPieces, addr));
                 };
-                piece.pages[0] = Some(page);
-                piece.offset = offset;
-                piece.len = len;
+                *piece = Piece::direct(page, bus, offset, len);
                 *used += 1;
             }
             left -= len;
