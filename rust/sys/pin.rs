@@ -249,6 +249,10 @@ pub(crate) struct VfioPinner {
     container: Arc<Container>,
     nic: ARef<Device>,
     fence: Arc<Fence>,
+    /// Pages pinned now.
+    pinned: u32,
+    /// How many pages were pinned when VFIO last refused one more, and when that was.
+    limit: Option<(u32, u64)>,
     /// The log was told once that pages are out of reach.
     warned: bool,
 }
@@ -263,7 +267,20 @@ impl VfioPinner {
             container: Arc::new(container, GFP_KERNEL)?,
             nic: nic.into(),
             fence,
+            pinned: 0,
+            limit: None,
             warned: false,
+        })
+    }
+
+    /// For how long VFIO's word on the VMM's limit is believed. It writes a line into the kernel's
+    /// log each time it is asked, and a guest can have it asked for every packet.
+    const LIMIT_NS: u64 = 1_000_000_000;
+
+    /// Whether the VMM's limit is known to leave no room for one more page.
+    fn at_limit(&self) -> bool {
+        self.limit.is_some_and(|(pinned, since_ns)| {
+            self.pinned >= pinned && now_ns().saturating_sub(since_ns) < Self::LIMIT_NS
         })
     }
 
@@ -283,6 +300,9 @@ impl Pinner for VfioPinner {
         if self.fence.bars(page) {
             return Err(PinError::NotMapped);
         }
+        if self.at_limit() {
+            return Err(PinError::MemlockLimit);
+        }
         let prot = match access {
             Access::Read => bindings::IOMMU_READ,
             Access::Write => bindings::IOMMU_READ | bindings::IOMMU_WRITE,
@@ -299,9 +319,12 @@ impl Pinner for VfioPinner {
             )
         };
         if count != 1 {
-            return Err(to_result(count)
-                .err()
-                .map_or(PinError::NotMapped, pin_error));
+            let error = to_result(count).err();
+            let error = error.map_or(PinError::NotMapped, pin_error);
+            if error == PinError::MemlockLimit {
+                self.limit = Some((self.pinned, now_ns()));
+            }
+            return Err(error);
         }
 
         // SAFETY: VFIO pinned a page and gave its pointer. Null where the page is not ordinary
@@ -337,6 +360,7 @@ impl Pinner for VfioPinner {
             Some(bus) => {
                 // SAFETY: The page is pinned, so it can be referred to once more.
                 unsafe { bindings::sluice_page_get(memory.as_ptr().cast()) };
+                self.pinned = self.pinned.saturating_add(1);
                 // INVARIANT: Pinned and mapped above, with a reference of its own.
                 Ok(Page {
                     memory,
@@ -382,6 +406,7 @@ impl Pinner for VfioPinner {
             );
             bindings::sluice_page_put(page.memory.as_ptr().cast());
         }
+        self.pinned = self.pinned.saturating_sub(1);
         // Gives VFIO's pin back, the last that kept the page.
         drop(page);
     }

@@ -45,8 +45,8 @@ impl<B: Body> Thread<B> {
         let data = Arc::as_ptr(&body).cast_mut().cast();
         // SAFETY: `main::<B>` expects a `B`, which `data` points to and the object that is returned
         // keeps until the thread has ended. The name is copied.
-        let task =
-            from_err_ptr(unsafe { sluice_thread_run(Some(main::<B>), data, name.as_char_ptr()) })?;
+        let task = unsafe { sluice_thread_run(Some(main::<B>), data, name.as_char_ptr()) };
+        let task = from_err_ptr(task)?;
         // SAFETY: Neither NULL nor an error, and the reference is ours.
         let task = unsafe { ARef::from_raw(NonNull::new_unchecked(task.cast::<Task>())) };
         // INVARIANT: Made just now.

@@ -114,8 +114,8 @@ class Bench:
         stream = None
         try:
             if load:
-                stream = guest_background(f"iperf3 -c {PEER_IP} -R -t 60 >/dev/null & sleep 1; "
-                                          f"traffic udp-rr {PEER_IP} -n 200; s=$?; kill %1; exit $s")
+                stream = guest_background(f"iperf3 -c {PEER_IP} -R -t 60 >/dev/null & p=$!; sleep 1; "
+                                          f"traffic udp-rr {PEER_IP} -n 200; s=$?; kill $p; exit $s")
                 out, _ = stream.communicate()
                 self.add(f"{name}, median us", values(out)["median"])
                 self.add(f"{name}, p99 us", values(out)["p99"])

@@ -28,6 +28,7 @@
 #define CANARY_BYTE	0xca
 #define CANARY_PAGES	16
 #define FLOOD_BURST	4
+#define JUMBO_BYTES	9014
 #define REPLY_WAIT_MS	300
 
 static volatile struct neighbour *nb;
@@ -87,6 +88,18 @@ static void peer_take(struct probe *p, ssize_t len)
 	}
 }
 
+/* As long as the wire takes; not a test packet, only bytes. */
+static void peer_flood_jumbo(const uint8_t *dst, const uint8_t *src)
+{
+	static uint8_t frame[JUMBO_BYTES];
+
+	memset(frame, 0xf7, sizeof(frame));
+	memcpy(frame, dst, 6);
+	memcpy(frame + 6, src, 6);
+	if (send(peer_socket, frame, sizeof(frame), MSG_DONTWAIT) > 0)
+		nb->flooded++;
+}
+
 static void peer_flood(uint64_t *seq)
 {
 	uint8_t dst[6], src[6];
@@ -94,6 +107,10 @@ static void peer_flood(uint64_t *seq)
 
 	memcpy(dst, (void *)nb->flood_mac, sizeof(dst));
 	memcpy(src, (void *)nb->peer_mac, sizeof(src));
+	if (nb->flood_jumbo) {
+		peer_flood_jumbo(dst, src);
+		return;
+	}
 	for (int i = 0; i < FLOOD_BURST; i++) {
 		++*seq;
 		probe_make(&p, dst, src, PROBE_FLOOD, *seq, PROBE_MAX_BYTES - *seq % 1400);
@@ -301,6 +318,7 @@ void neighbour_flood(volatile struct neighbour *state, const uint8_t *mac)
 void neighbour_flood_stop(volatile struct neighbour *state)
 {
 	state->flood = false;
+	state->flood_jumbo = false;
 }
 
 bool neighbour_flooded(volatile struct neighbour *state, unsigned int count)

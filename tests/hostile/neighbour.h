@@ -28,6 +28,7 @@ struct neighbour {
 	/* Written by the tests. */
 	uint8_t flood_mac[6];
 	bool flood;
+	bool flood_jumbo;		/* with packets of 9014 bytes instead */
 	bool stop;
 };
 
