@@ -12,7 +12,10 @@ use kernel::{
 use sluice_core::{
     addr::PAGE_SIZE,
     check::Rejection,
-    map::MapStats,
+    map::{
+        MapStats,
+        Strategy, //
+    },
     net::MacAddr,
     slice::Policy,
     stats::Stats,
@@ -48,12 +51,8 @@ static SETTINGS: [Attribute<SliceDev>; 6] = [
     }),
     Attribute::rw(
         "strategy",
-        |_, out| write!(out, "persistent"),
-        |_, text| match text {
-            b"persistent" => Ok(()),
-            b"single-use" | b"shared" | b"direct-map" => Err(EOPNOTSUPP),
-            _ => Err(EINVAL),
-        },
+        |slice, out| write!(out, "{}", slice.with(|s| s.strategy().name())),
+        |slice, text| slice.set_strategy(Strategy::parse(text).ok_or(EINVAL)?),
     ),
     Attribute::rw(
         "vlan",
@@ -82,7 +81,7 @@ struct Snapshot {
 /// One counter of a slice.
 type Counter = (&'static str, fn(&Snapshot) -> u64);
 
-static COUNTERS: [Counter; 48] = [
+static COUNTERS: [Counter; 50] = [
     ("tx_packets", |s| s.path.tx.packets),
     ("tx_bytes", |s| s.path.tx.bytes),
     ("tx_descriptors", |s| s.path.tx.taken),
@@ -93,6 +92,7 @@ static COUNTERS: [Counter; 48] = [
     ("tx_dropped", |s| s.path.tx.dropped),
     ("tx_faulted", |s| s.path.tx.faulted),
     ("tx_bounced", |s| s.path.tx.bounced),
+    ("tx_copied_bytes", |s| s.path.tx.copied_bytes),
     ("tx_busy", |s| s.path.tx.busy),
     ("tx_doorbells", |s| s.path.tx.doorbells),
     ("rx_packets", |s| s.path.rx.packets),
@@ -106,6 +106,7 @@ static COUNTERS: [Counter; 48] = [
     ("rx_dropped", |s| s.path.rx.dropped),
     ("rx_faulted", |s| s.path.rx.faulted),
     ("rx_bounced", |s| s.path.rx.bounced),
+    ("rx_copied_bytes", |s| s.path.rx.copied_bytes),
     ("rx_busy", |s| s.path.rx.busy),
     ("rx_doorbells", |s| s.path.rx.doorbells),
     ("rejected", |s| s.path.faults()),
