@@ -12,6 +12,7 @@
 
 #![allow(dead_code)] // Each test uses its part.
 
+pub mod bench;
 pub mod guest;
 pub mod nic;
 pub mod rig;
