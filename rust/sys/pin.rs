@@ -18,7 +18,7 @@
 //!
 //! `vfio_dma_do_unmap` calls the device's `dma_unmap` until nothing is pinned in the range, and
 //! **brings the host down** (`BUG_ON`) after eleven calls in vain. A worker that pins the same pages
-//! again between two calls must therefore lose the race: [`Fence`].
+//! again between two calls must therefore lose the race: the fence in [`Pins`].
 
 use core::{
     ptr::{
@@ -32,16 +32,23 @@ use core::{
 };
 
 use kernel::{
+    alloc::kvec::PushError,
     device::Device,
     error::{
         code,
         to_result, //
     },
+    new_mutex,
     new_spinlock,
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
+        Mutex,
         SpinLock, //
     }, //
 };
@@ -179,15 +186,28 @@ impl PinnedPage for Page {
     }
 }
 
-/// Keeps pages that the VMM is unmapping from being pinned again before the unmap is through.
+/// What a slice's pinner and its device share: when pinning may wait, what waits to be unpinned,
+/// and a fence.
 ///
-/// The VMM's thread needs the container's lock next after `dma_unmap`, and nothing else; the span
-/// below is far longer than that takes, and doubles each time the thread comes back for the same
-/// range, so that eleven rounds (see the module's text) cannot happen. A guest that has its NIC
-/// reach for memory that goes away that moment gets what a real device behind an IOMMU gets: a
-/// fault.
+/// Pinning and unpinning take the VMM's `mmap_lock` and fault its pages in: a VMM can make that take
+/// for ever (memory of a file system that it serves itself). The worker, which has other slices
+/// to serve, must not wait for that (invariants 7, 10): while it polls, pins fail with
+/// [`PinError::Later`] and unpins are put off, and [`Self::take_wanted`] tells that somebody who
+/// may wait should poll. The device holds the slice's lock around all of this.
+///
+/// The fence keeps pages that the VMM is unmapping from being pinned again before the unmap is
+/// through. The VMM's thread needs the container's lock next after `dma_unmap`, and nothing else;
+/// the span below is far longer than that takes, and doubles each time the thread comes back for
+/// the same range, so that eleven rounds (see the module's text) cannot happen. A guest that has
+/// its NIC reach for memory that goes away that moment gets what a real device behind an IOMMU
+/// gets: a fault.
 #[pin_data]
-pub(crate) struct Fence {
+pub(crate) struct Pins {
+    nic: ARef<Device>,
+    hasty: Atomic<bool>,
+    wanted: Atomic<bool>,
+    #[pin]
+    put_off: Mutex<KVec<Page>>,
     #[pin]
     barred: SpinLock<Barred>,
 }
@@ -201,13 +221,20 @@ struct Barred {
     span_ns: u64,
 }
 
-impl Fence {
+impl Pins {
     const SPAN_FIRST_NS: u64 = 1_000_000;
     const SPAN_MAX_NS: u64 = 1 << 30;
 
-    /// A fence that bars nothing.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    /// For pages that are mapped for `nic`.
+    ///
+    /// A slice cannot stay open when its NIC is unbound, so `nic` is bound to its driver as long
+    /// as anything is pinned.
+    pub(crate) fn new(nic: &Device) -> impl PinInit<Self> + use<'_> {
         pin_init!(Self {
+            nic: nic.into(),
+            hasty: Atomic::new(false),
+            wanted: Atomic::new(false),
+            put_off <- new_mutex!(KVec::new()),
             barred <- new_spinlock!(Barred {
                 first: 0,
                 end: 0,
@@ -215,6 +242,60 @@ impl Fence {
                 span_ns: 0,
             }),
         })
+    }
+
+    /// Does `poll` without waiting for the VMM.
+    pub(crate) fn hastily<R>(&self, poll: impl FnOnce() -> R) -> R {
+        self.hasty.store(true, Relaxed);
+        let result = poll();
+        self.hasty.store(false, Relaxed);
+        result
+    }
+
+    /// Whether something was put off that somebody who may wait should do, by [`Self::settle`] and
+    /// a poll; asking clears it.
+    pub(crate) fn take_wanted(&self) -> bool {
+        self.wanted.xchg(false, Relaxed)
+    }
+
+    /// Unpins what was put off. May wait for the VMM.
+    pub(crate) fn settle(&self) {
+        let pages = core::mem::replace(&mut *self.put_off.lock(), KVec::new());
+        for page in pages {
+            self.unpin(page);
+        }
+    }
+
+    /// Puts `page` off, or gives it back where there is no room.
+    fn put_off(&self, page: Page) -> Option<Page> {
+        let mut pages = self.put_off.lock();
+        match pages.reserve(1, GFP_NOWAIT) {
+            Ok(()) => pages
+                .push_within_capacity(page)
+                .err()
+                .map(|PushError(page)| page),
+            Err(_) => Some(page),
+        }
+    }
+
+    fn unpin(&self, page: Page) {
+        if let (Some(bus), Some(direction)) = (page.bus, direction(page.access)) {
+            // SAFETY: By the page's invariant this mapping is live. Whoever called
+            // `VfioPinner::unpin` vouched that the NIC no longer uses it (invariant 3).
+            unsafe {
+                bindings::dma_unmap_page_attrs(
+                    device_ptr(&self.nic),
+                    bus.at(0).raw(),
+                    PAGE_SIZE as usize,
+                    direction,
+                    0,
+                )
+            };
+        }
+        // SAFETY: By the page's invariant the reference is the page's.
+        unsafe { bindings::sluice_page_put(page.memory.as_ptr().cast()) };
+        // Gives VFIO's pin back, the last that kept the page.
+        drop(page);
     }
 
     /// The VMM unmaps `len_bytes` from `iova` on: to be called first in `dma_unmap`, so that
@@ -247,8 +328,7 @@ impl Fence {
 /// Pins the pages of one open slice.
 pub(crate) struct VfioPinner {
     container: Arc<Container>,
-    nic: ARef<Device>,
-    fence: Arc<Fence>,
+    pins: Arc<Pins>,
     /// Pages pinned now.
     pinned: u32,
     /// How many pages were pinned when VFIO last refused one more, and when that was.
@@ -258,15 +338,12 @@ pub(crate) struct VfioPinner {
 }
 
 impl VfioPinner {
-    /// A pinner for the memory of `container`, whose pages are mapped for `nic`.
-    ///
-    /// To be dropped, with all its pages unpinned, before the slice is closed; a slice cannot stay
-    /// open when its NIC is unbound, so `nic` is bound to its driver as long as this lives.
-    pub(crate) fn new(container: Container, nic: &Device, fence: Arc<Fence>) -> Result<Self> {
+    /// A pinner for the memory of `container`. To be dropped, with all its pages unpinned, before
+    /// the slice is closed.
+    pub(crate) fn new(container: Container, pins: Arc<Pins>) -> Result<Self> {
         Ok(Self {
             container: Arc::new(container, GFP_KERNEL)?,
-            nic: nic.into(),
-            fence,
+            pins,
             pinned: 0,
             limit: None,
             warned: false,
@@ -284,16 +361,6 @@ impl VfioPinner {
         })
     }
 
-    /// In which way a page is mapped for the NIC; `None`: not at all.
-    const fn direction(access: Access) -> Option<bindings::dma_data_direction> {
-        match access {
-            Access::Read => Some(bindings::dma_data_direction::DMA_TO_DEVICE),
-            // Receive buffers share pages with what the guest sends.
-            Access::Write => Some(bindings::dma_data_direction::DMA_BIDIRECTIONAL),
-            Access::CpuRead | Access::CpuWrite => None,
-        }
-    }
-
     /// Maps a page for the NIC.
     ///
     /// # Safety
@@ -304,11 +371,10 @@ impl VfioPinner {
         page: *mut bindings::page,
         direction: bindings::dma_data_direction,
     ) -> Result<BusPage, PinError> {
-        let nic = device_ptr(&self.nic);
-        // SAFETY: The page is pinned (the caller's word); the NIC is bound (see `new`).
-        let bus = unsafe {
-            bindings::dma_map_page_attrs(nic, page, 0, PAGE_SIZE as usize, direction, 0)
-        };
+        let nic = device_ptr(&self.pins.nic);
+        // SAFETY: The page is pinned (the caller's word); the NIC is bound (see `Pins::new`).
+        let bus =
+            unsafe { bindings::dma_map_page_attrs(nic, page, 0, PAGE_SIZE as usize, direction, 0) };
         // SAFETY: `bus` is what the DMA API gave for this device.
         if unsafe { bindings::sluice_dma_mapping_error(nic, bus) } != 0 {
             return Err(PinError::NoMemory);
@@ -322,7 +388,7 @@ impl VfioPinner {
         }
         if !core::mem::replace(&mut self.warned, true) {
             dev_warn!(
-                self.nic,
+                self.pins.nic,
                 "cannot reach guest memory without bounce buffers (is swiotlb=force set?)\n"
             );
         }
@@ -336,8 +402,12 @@ impl Pinner for VfioPinner {
     type Page = Page;
 
     fn pin(&mut self, page: GuestPage, access: Access) -> Result<Page, PinError> {
-        if self.fence.bars(page) {
+        if self.pins.bars(page) {
             return Err(PinError::NotMapped);
+        }
+        if self.pins.hasty.load(Relaxed) {
+            self.pins.wanted.store(true, Relaxed);
+            return Err(PinError::Later);
         }
         if self.at_limit() {
             return Err(PinError::MemlockLimit);
@@ -377,7 +447,7 @@ impl Pinner for VfioPinner {
 
         // SAFETY: The page is RAM, and pinned.
         let map = |direction| unsafe { self.map(pinned, direction) };
-        let bus = match Self::direction(access).map(map).transpose() {
+        let bus = match direction(access).map(map).transpose() {
             Ok(bus) => bus,
             Err(error) => {
                 vfio_unpin(&self.container, page);
@@ -398,24 +468,16 @@ impl Pinner for VfioPinner {
     }
 
     fn unpin(&mut self, page: Page) {
-        if let (Some(bus), Some(direction)) = (page.bus, Self::direction(page.access)) {
-            // SAFETY: By the page's invariant this mapping is live. The caller vouches that the NIC
-            // no longer uses it (invariant 3).
-            unsafe {
-                bindings::dma_unmap_page_attrs(
-                    device_ptr(&self.nic),
-                    bus.at(0).raw(),
-                    PAGE_SIZE as usize,
-                    direction,
-                    0,
-                )
-            };
-        }
-        // SAFETY: By the page's invariant the reference is the page's.
-        unsafe { bindings::sluice_page_put(page.memory.as_ptr().cast()) };
         self.pinned = self.pinned.saturating_sub(1);
-        // Gives VFIO's pin back, the last that kept the page.
-        drop(page);
+        let page = if self.pins.hasty.load(Relaxed) {
+            self.pins.wanted.store(true, Relaxed);
+            self.pins.put_off(page)
+        } else {
+            Some(page)
+        };
+        if let Some(page) = page {
+            self.pins.unpin(page);
+        }
     }
 }
 
@@ -427,5 +489,15 @@ fn pin_error(error: Error) -> PinError {
         // No mapping, a mapping of something that is no memory, a VMM that is gone, or one that
         // is being replaced.
         _ => PinError::NotMapped,
+    }
+}
+
+/// What the DMA API is told about a page; `None`: nothing, it is not for the NIC.
+const fn direction(access: Access) -> Option<bindings::dma_data_direction> {
+    match access {
+        Access::Read => Some(bindings::dma_data_direction::DMA_TO_DEVICE),
+        // Receive buffers share pages with what the guest sends.
+        Access::Write => Some(bindings::dma_data_direction::DMA_BIDIRECTIONAL),
+        Access::CpuRead | Access::CpuWrite => None,
     }
 }

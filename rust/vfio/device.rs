@@ -2,6 +2,11 @@
 
 //! One slice as a device that a VMM opens.
 
+use core::ops::{
+    Deref,
+    DerefMut, //
+};
+
 use kernel::{
     device::Device,
     new_mutex,
@@ -10,11 +15,14 @@ use kernel::{
         aref::ARef,
         atomic::{
             Atomic,
-            Relaxed, //
+            Full,
+            Relaxed,
+            Release, //
         },
         Arc,
         ArcBorrow,
-        Mutex, //
+        Mutex,
+        MutexGuard, //
     },
     uaccess::{
         UserSliceReader,
@@ -76,10 +84,16 @@ use crate::{
         bounce::BouncePages,
         container::Container,
         pin::{
-            Fence,
+            Pins,
             VfioPinner, //
         },
         random::random,
+        thread::{
+            park,
+            should_stop,
+            Body,
+            Thread, //
+        },
         time::now_ns,
         vfio::{
             IrqInfo,
@@ -99,8 +113,8 @@ use crate::{
 /// where everything is copied.
 const BOUNCE_PAGES: usize = 256;
 
-/// How soon the worker comes back to a slice whose VMM is just using it.
-const RETRY_NS: u64 = 50_000;
+/// Descriptors that the helper moves in each direction before the worker's next turn.
+const HELP_BUDGET: u16 = 128;
 
 /// Most bytes that a slice keeps pinned unless the administrator says otherwise.
 const PINNED_BYTES_DEFAULT: u64 = 64 << 20;
@@ -110,9 +124,11 @@ const PINNED_BYTES_MAX: u64 = 64 << 30;
 
 /// A slice: the model, the pool behind it, and the VMM's eventfds.
 ///
-/// Locking: `state` is a sleeping lock. The VMM's memory is never touched under it, for a VMM can make that
-/// take for ever; and the worker only tries it, so that no VMM can hold up other slices
-/// (invariants 7, 10).
+/// Locking: `state` is a sleeping lock, which the worker only tries: whatever a VMM does that takes
+/// for ever (its memory may be a file system's that it serves itself), it holds up its own slice
+/// and no other (invariants 7, 10). For the same reason the worker neither pins nor unpins: a
+/// thread of the slice's own, the helper, polls in its place when a page is not pinned yet. Copies
+/// from and to the VMM's memory are made without the lock.
 #[pin_data]
 pub(crate) struct SliceDev {
     dev: ARef<Device>,
@@ -122,7 +138,11 @@ pub(crate) struct SliceDev {
     /// The link may have changed while somebody else had the lock.
     link_pending: Atomic<bool>,
     irqs: Arc<Irqs>,
-    fence: Arc<Fence>,
+    pins: Arc<Pins>,
+    /// The worker wants the lock that somebody else has.
+    waited_for: Atomic<bool>,
+    /// There is something for the helper to do.
+    help_wanted: Atomic<bool>,
     #[pin]
     log: Ratelimit,
     #[pin]
@@ -136,6 +156,42 @@ struct State {
     pinned_bytes_max: u64,
     /// Pages given up before the slice was opened.
     leaked_before: u64,
+    /// Polls when pages have to be pinned, while the slice is open.
+    helper: Option<Thread<SliceDev>>,
+}
+
+/// The slice's lock, held.
+struct Held<'a> {
+    state: MutexGuard<'a, State>,
+    // Dropped after the field above, which frees the lock.
+    _tell: Tell<'a>,
+}
+
+impl Deref for Held<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+/// Has the worker try again if it came in vain.
+struct Tell<'a>(&'a SliceDev);
+
+impl Drop for Tell<'_> {
+    fn drop(&mut self) {
+        // Fully ordered after the unlock, as the worker's store is before its second try: one of
+        // the two sees the other.
+        if self.0.waited_for.xchg(false, Full) {
+            self.0.nic.kick(self.0.pool);
+        }
+    }
 }
 
 impl SliceDev {
@@ -147,7 +203,7 @@ impl SliceDev {
         mac: MacAddr,
     ) -> Result<Arc<Self>> {
         let irqs = Arc::pin_init(Irqs::new(), GFP_KERNEL)?;
-        let fence = Arc::pin_init(Fence::new(), GFP_KERNEL)?;
+        let pins = Arc::pin_init(Pins::new(nic_dev), GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 dev: dev.into(),
@@ -156,28 +212,51 @@ impl SliceDev {
                 pool: claim.pool(),
                 link_pending: Atomic::new(false),
                 irqs,
-                fence,
+                pins,
+                waited_for: Atomic::new(false),
+                help_wanted: Atomic::new(false),
                 log <- Ratelimit::new(),
                 state <- new_mutex!(State {
                     slice: Slice::new(mac),
                     claim: Some(claim),
                     pinned_bytes_max: PINNED_BYTES_DEFAULT,
                     leaked_before: 0,
+                    helper: None,
                 }),
             }),
             GFP_KERNEL,
         )
     }
 
+    /// Takes the slice's lock. Not for the worker.
+    fn lock(&self) -> Held<'_> {
+        Held {
+            state: self.state.lock(),
+            _tell: Tell(self),
+        }
+    }
+
+    /// Takes the slice's lock if it is free. If not, whoever has it wakes the worker afterwards.
+    fn try_lock(&self) -> Option<Held<'_>> {
+        let state = self.state.try_lock().or_else(|| {
+            self.waited_for.xchg(true, Full);
+            self.state.try_lock()
+        })?;
+        Some(Held {
+            state,
+            _tell: Tell(self),
+        })
+    }
+
     /// Gives the pool back, at once, though the worker may still hold a reference to the slice.
     pub(super) fn retire(&self) {
-        let claim = self.state.lock().claim.take();
+        let claim = self.lock().claim.take();
         drop(claim);
     }
 
     /// Looks at the slice, without changing it.
     pub(crate) fn with<R>(&self, look: impl FnOnce(&Slice<KernelPlatform>) -> R) -> R {
-        look(&self.state.lock().slice)
+        look(&self.lock().slice)
     }
 
     /// The pool that the slice has.
@@ -191,7 +270,7 @@ impl SliceDev {
         if !mac.is_valid_station() {
             return Err(EINVAL);
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let State { slice, claim, .. } = &mut *state;
         let claim = claim.as_ref().ok_or(ENODEV)?;
         if slice.state() != slice::State::Closed {
@@ -205,7 +284,7 @@ impl SliceDev {
 
     /// Changes what the guest may ask for. `EBUSY` while the slice is open.
     pub(crate) fn set_policy(&self, policy: Policy) -> Result {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.slice.set_policy(policy).map_err(|slice::Busy| EBUSY)
     }
 
@@ -213,13 +292,17 @@ impl SliceDev {
     /// for copies.
     pub(crate) fn set_strategy(&self, strategy: Strategy) -> Result {
         let now_ns = now_ns();
-        self.change(|slice| slice.set_strategy(strategy, now_ns))
-            .map_err(|slice::NoMemory| ENOMEM)
+        let changed = self.change(|slice| {
+            let changed = slice.set_strategy(strategy, now_ns);
+            self.pins.settle();
+            changed
+        });
+        changed.map_err(|slice::NoMemory| ENOMEM)
     }
 
     /// Most bytes that the slice keeps pinned for packets.
     pub(crate) fn pinned_bytes_max(&self) -> u64 {
-        self.state.lock().pinned_bytes_max
+        self.lock().pinned_bytes_max
     }
 
     /// Changes [`Self::pinned_bytes_max`], which is rounded down to pages. `EBUSY` while the slice
@@ -228,7 +311,7 @@ impl SliceDev {
         if !(PINNED_BYTES_MIN..=PINNED_BYTES_MAX).contains(&bytes) {
             return Err(ERANGE);
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.slice.state() != slice::State::Closed {
             return Err(EBUSY);
         }
@@ -238,7 +321,7 @@ impl SliceDev {
 
     /// Does `change` to the slice, wakes the worker if that is wanted, and reports what broke.
     fn change<R>(&self, change: impl FnOnce(&mut Slice<KernelPlatform>) -> R) -> R {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let result = change(&mut state.slice);
         let kick = state.slice.take_kick();
         let report = state.slice.take_report();
@@ -249,6 +332,19 @@ impl SliceDev {
         }
         self.report(report);
         result
+    }
+
+    /// Pins what the worker found wanting, by polling in its place, and unpins what it put off.
+    fn help(&self) {
+        let mut state = self.lock();
+        self.pins.settle();
+        let polled = state.slice.poll(now_ns(), HELP_BUDGET);
+        let report = state.slice.take_report();
+        drop(state);
+        self.report(report);
+        if polled.more || polled.deadline_ns.is_some() {
+            self.nic.kick(self.pool);
+        }
     }
 
     fn report(&self, stopped: Option<Stopped>) {
@@ -269,7 +365,9 @@ impl SliceDev {
     /// Takes the hardware from the slice and unpins everything.
     fn shut(&self, state: &mut State) {
         self.nic.detach(self.pool);
-        let Some(mut hardware) = state.slice.close(now_ns()) else {
+        let hardware = state.slice.close(now_ns());
+        self.pins.settle();
+        let Some(mut hardware) = hardware else {
             return;
         };
         // The NIC may use that memory for ever: nobody gets it (invariant 3).
@@ -296,7 +394,7 @@ impl SliceDev {
         let tx_bounce = BouncePages::new(&self.nic_dev, 0)?;
         let (tx, rx) = claim.queues()?;
         Ok(Hardware {
-            pinner: VfioPinner::new(container, &self.nic_dev, self.fence.clone())?,
+            pinner: VfioPinner::new(container, self.pins.clone())?,
             tx: Queue::Tx(tx),
             rx: Queue::Rx(rx),
             port: claim.port(),
@@ -318,7 +416,8 @@ impl Operations for SliceDev {
     const NAME: &'static CStr = c"sluice";
 
     fn open(this: ArcBorrow<'_, Self>, container: Container) -> Result {
-        let mut state = this.state.lock();
+        let helper = Thread::run(c"sluice-pin", Arc::<Self>::from(this))?;
+        let mut state = this.lock();
         let hardware = this.hardware(&state, container)?;
         if let Err((error, hardware)) = state.slice.open(hardware) {
             drop(state);
@@ -329,12 +428,16 @@ impl Operations for SliceDev {
             });
         }
         state.leaked_before = state.slice.map_stats().leaked;
+        state.helper = Some(helper);
         this.nic.attach(this.pool, Arc::<Self>::from(this));
         Ok(())
     }
 
     fn close(&self) {
-        let mut state = self.state.lock();
+        // The helper may be waiting for the lock: its end is awaited without.
+        let helper = self.lock().helper.take();
+        drop(helper);
+        let mut state = self.lock();
         // Everything is unpinned when this returns: VFIO is about to drop the container.
         self.shut(&mut state);
         let report = state.slice.take_report();
@@ -394,10 +497,13 @@ impl Operations for SliceDev {
 
     fn dma_unmap(&self, iova: u64, len_bytes: u64) {
         // First, so that nothing is pinned again once it has been unpinned.
-        self.fence.raise(iova, len_bytes);
+        self.pins.raise(iova, len_bytes);
         let now_ns = now_ns();
-        self.change(|slice| slice.dma_unmap(GuestAddr::new(iova), len_bytes, now_ns));
-        let mut state = self.state.lock();
+        self.change(|slice| {
+            slice.dma_unmap(GuestAddr::new(iova), len_bytes, now_ns);
+            self.pins.settle();
+        });
+        let mut state = self.lock();
         if state.slice.map_stats().leaked != state.leaked_before {
             // A queue did not stop, and pages of the range may still be pinned for it. VFIO stops
             // the host over that: the slice ends here, and what it cannot let go of is given up
@@ -409,11 +515,8 @@ impl Operations for SliceDev {
 
 impl Pollable for SliceDev {
     fn poll(&self, now_ns: u64, budget: u32) -> Polled {
-        let Some(mut state) = self.state.try_lock() else {
-            return Polled {
-                more: false,
-                deadline_ns: Some(now_ns.saturating_add(RETRY_NS)),
-            };
+        let Some(mut state) = self.try_lock() else {
+            return Polled::default();
         };
         if self.link_pending.xchg(false, Relaxed) {
             state.slice.link_changed(now_ns);
@@ -421,8 +524,14 @@ impl Pollable for SliceDev {
         // Whatever asked for this poll is served by it.
         let _ = state.slice.take_kick();
         let budget = u16::try_from(budget).unwrap_or(u16::MAX);
-        let polled = state.slice.poll(now_ns, budget);
+        let polled = self.pins.hastily(|| state.slice.poll(now_ns, budget));
         let report = state.slice.take_report();
+        if self.pins.take_wanted() {
+            self.help_wanted.store(true, Release);
+            if let Some(helper) = &state.helper {
+                helper.task().wake_up();
+            }
+        }
         drop(state);
         self.report(report);
         Polled {
@@ -434,6 +543,19 @@ impl Pollable for SliceDev {
     fn link_changed(&self, _now_ns: u64) {
         self.link_pending.store(true, Relaxed);
         self.nic.kick(self.pool);
+    }
+}
+
+/// The helper: does what the worker must not wait for.
+impl Body for SliceDev {
+    fn run(&self) {
+        while !should_stop() {
+            if self.help_wanted.xchg(false, Full) {
+                self.help();
+            } else {
+                park(None, || self.help_wanted.load(Relaxed));
+            }
+        }
     }
 }
 

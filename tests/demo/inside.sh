@@ -66,7 +66,7 @@ host() {
 
 igb_has_card() {
 	local i
-	[[ $(driver_of) == igb ]] || give_card_back || return
+	modprobe igb && [[ $(driver_of) == igb ]] || return
 	wait_for 20 host_interface || return
 	i=$(host_interface)
 	ip address replace 10.77.0.9/24 dev "$i" && ip link set "$i" up && wait_for 30 ping -c 1 -W 2 "$PEER_IP" || return
@@ -81,13 +81,13 @@ load() {
 }
 
 take() {
-	take_card || return
+	sluicectl take "$NIC" || return
 	dmesg | grep -E "sluice $NIC" | sed 's/^[^]]*\] //' | while read -r line; do say "$line"; done
 	result="$(available) slices on offer"
 }
 
 make_slices() {
-	A=$(new_slice) && B=$(new_slice) || return
+	A=$(sluicectl create "$NIC") && B=$(sluicectl create "$NIC") || return
 	say "a: $A, MAC $(<"$(slice_dir "$A")/mac"), pool $(<"$(slice_dir "$A")/pool")"
 	say "b: $B, MAC $(<"$(slice_dir "$B")/mac"), pool $(<"$(slice_dir "$B")/pool")"
 	result="two mediated devices"
@@ -170,7 +170,7 @@ kill_guest() {
 
 give_back() {
 	guest stop a || return
-	remove_slice "$A" && remove_slice "$B" && give_card_back && rmmod sluice || return
+	sluicectl destroy "$A" && sluicectl destroy "$B" && sluicectl give-back "$NIC" && rmmod sluice || return
 	igb_has_card || return
 	result="igb, ping answered"
 }

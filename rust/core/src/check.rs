@@ -150,7 +150,8 @@ impl From<PinError> for Rejection {
             PinError::NotMapped => Self::NotMemory,
             PinError::Denied => Self::AccessDenied,
             PinError::MemlockLimit => Self::PinLimit,
-            PinError::NoMemory => Self::PinFailed,
+            // A map takes "later" for busy; a ring is pinned by whoever may wait.
+            PinError::NoMemory | PinError::Later => Self::PinFailed,
         }
     }
 }

@@ -61,6 +61,9 @@ pub enum PinError {
     MemlockLimit,
     /// The host is out of memory or the NIC cannot reach the page.
     NoMemory,
+    /// Pinning might wait for the VMM, and whoever polls must not. The platform has the slice
+    /// polled again by someone who may.
+    Later,
 }
 
 /// A guest page that is pinned and, unless it is for the CPU alone, mapped for the NIC. Not `Clone`:

@@ -125,6 +125,7 @@ impl<P: Pinner, A: Alloc> PinMap<P, A> {
         }
         result.map_err(|error| match error {
             PinError::MemlockLimit => self.full(),
+            PinError::Later => MapError::Busy,
             error => MapError::Refused(error.into()),
         })
     }
