@@ -75,13 +75,14 @@ impl Naive {
     /// Returns a name for the pin.
     fn acquire(&mut self, page: u64, write: bool, mapped: bool) -> Result<u64, MapError> {
         let key = (page, write, self.strategy == Strategy::Copy);
-        let mut live = self
+        // Pins of single uses may be several; the map finds the youngest.
+        let live = self
             .entries
             .iter()
             .filter(|(_, e)| e.key == key && !e.doomed);
         let found = match self.strategy {
             Strategy::SingleUse => None,
-            _ => live.next().map(|(id, e)| (*id, e.users)),
+            _ => live.last().map(|(id, e)| (*id, e.users)),
         };
         if write && found.map_or(0, |f| f.1) == 0 && self.write_busy() >= LIMIT - RESERVE {
             return Err(MapError::Busy);
