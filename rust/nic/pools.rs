@@ -134,6 +134,12 @@ fn bit(pool: PoolId) -> u8 {
     1 << pool.index()
 }
 
+/// Lets the pool have frames that are tagged with a priority only: to VLANs they are untagged.
+fn admit_priority_tags(filters: &mut Filters, pool: PoolId) {
+    // VLAN 0 takes one entry for all pools, and the first claim finds the table empty.
+    let _ = filters.set_vlan(pool, 0, true);
+}
+
 /// Holds a pool. The last one to let go of it stops and empties the pool.
 pub(super) struct Lease {
     pub(super) nic: Arc<Nic>,
@@ -199,11 +205,14 @@ impl Drop for Lease {
             Err(HwError::Timeout) => {
                 control.stuck |= bit(pool);
                 pr_err!(
-                    "{}: pool {} does not stop; it stays out of use\n",
+                    "{}: pool {} does not stop; it is out of use until the port is reset\n",
                     self.nic.name(),
                     pool.index()
                 );
             }
+        }
+        if control.stuck != 0 && control.claimed == 0 {
+            self.nic.recover(&mut control);
         }
     }
 }
@@ -224,6 +233,7 @@ impl Nic {
                 .find(|&pool| taken & bit(pool) == 0)
                 .ok_or(ENOSPC)?;
             control.claimed |= bit(pool);
+            control.change(&self.port, |filters| admit_priority_tags(filters, pool));
             control.apply_pool(&self.port, pool);
             pool
         };
@@ -237,6 +247,28 @@ impl Nic {
             GFP_KERNEL,
         )?;
         Ok(PoolClaim(lease))
+    }
+
+    /// Resets the port to get stuck pools back, now that nobody is hurt by it.
+    fn recover(&self, control: &mut Control) {
+        let result = self
+            .port
+            .reset()
+            .and_then(|()| self.port.configure())
+            .and_then(|()| self.port.route_interrupts(self.routing))
+            .and_then(|()| self.port.start_link());
+        if let Err(err) = result {
+            pr_err!("{}: the port does not recover: {err:?}\n", self.name());
+            return;
+        }
+        // The reset has masked what the worker takes for armed.
+        self.mailbox.interrupted(u8::MAX);
+        for rings in &self.rings {
+            rings.tx.clear();
+            rings.rx.clear();
+        }
+        control.stuck = 0;
+        pr_notice!("{}: the port was reset\n", self.name());
     }
 
     /// Pools that can be claimed.
@@ -327,7 +359,10 @@ impl platform::Port for PoolPort {
     fn reset_filters(&mut self) {
         let (nic, pool) = (&self.0.nic, self.0.pool);
         let mut control = nic.control.lock();
-        control.change(&nic.port, |filters| filters.clear_but_mac(pool));
+        control.change(&nic.port, |filters| {
+            filters.clear_but_mac(pool);
+            admit_priority_tags(filters, pool);
+        });
         if let Some(frame_max) = control.frame_max.get_mut(pool.index()) {
             *frame_max = FRAME_DEFAULT_BYTES;
         }

@@ -2,6 +2,8 @@
 
 //! One slice as a device that a VMM opens.
 
+mod polling;
+
 use core::ops::{
     Deref,
     DerefMut, //
@@ -15,9 +17,7 @@ use kernel::{
         aref::ARef,
         atomic::{
             Atomic,
-            Full,
-            Relaxed,
-            Release, //
+            Full, //
         },
         Arc,
         ArcBorrow,
@@ -88,12 +88,7 @@ use crate::{
             VfioPinner, //
         },
         random::random,
-        thread::{
-            park,
-            should_stop,
-            Body,
-            Thread, //
-        },
+        thread::Thread,
         time::now_ns,
         vfio::{
             IrqInfo,
@@ -102,19 +97,12 @@ use crate::{
             Position,
             RegionInfo, //
         },
-    },
-    worker::{
-        Pollable,
-        Polled, //
     }, //
 };
 
 /// Receive buffers that can be bounced at a time, one host page each: 1 MiB for an open slice. More
 /// where everything is copied.
 const BOUNCE_PAGES: usize = 256;
-
-/// Descriptors that the helper moves in each direction before the worker's next turn.
-const HELP_BUDGET: u16 = 128;
 
 /// Most bytes that a slice keeps pinned unless the administrator says otherwise.
 const PINNED_BYTES_DEFAULT: u64 = 64 << 20;
@@ -334,19 +322,6 @@ impl SliceDev {
         result
     }
 
-    /// Pins what the worker found wanting, by polling in its place, and unpins what it put off.
-    fn help(&self) {
-        let mut state = self.lock();
-        self.pins.settle();
-        let polled = state.slice.poll(now_ns(), HELP_BUDGET);
-        let report = state.slice.take_report();
-        drop(state);
-        self.report(report);
-        if polled.more || polled.deadline_ns.is_some() {
-            self.nic.kick(self.pool);
-        }
-    }
-
     fn report(&self, stopped: Option<Stopped>) {
         let Some(stopped) = stopped else {
             return;
@@ -509,52 +484,6 @@ impl Operations for SliceDev {
             // the host over that: the slice ends here, and what it cannot let go of is given up
             // (see `sys::pin::Page`).
             self.shut(&mut state);
-        }
-    }
-}
-
-impl Pollable for SliceDev {
-    fn poll(&self, now_ns: u64, budget: u32) -> Polled {
-        let Some(mut state) = self.try_lock() else {
-            return Polled::default();
-        };
-        if self.link_pending.xchg(false, Relaxed) {
-            state.slice.link_changed(now_ns);
-        }
-        // Whatever asked for this poll is served by it.
-        let _ = state.slice.take_kick();
-        let budget = u16::try_from(budget).unwrap_or(u16::MAX);
-        let polled = self.pins.hastily(|| state.slice.poll(now_ns, budget));
-        let report = state.slice.take_report();
-        if self.pins.take_wanted() {
-            self.help_wanted.store(true, Release);
-            if let Some(helper) = &state.helper {
-                helper.task().wake_up();
-            }
-        }
-        drop(state);
-        self.report(report);
-        Polled {
-            more: polled.more,
-            deadline_ns: polled.deadline_ns,
-        }
-    }
-
-    fn link_changed(&self, _now_ns: u64) {
-        self.link_pending.store(true, Relaxed);
-        self.nic.kick(self.pool);
-    }
-}
-
-/// The helper: does what the worker must not wait for.
-impl Body for SliceDev {
-    fn run(&self) {
-        while !should_stop() {
-            if self.help_wanted.xchg(false, Full) {
-                self.help();
-            } else {
-                park(None, || self.help_wanted.load(Relaxed));
-            }
         }
     }
 }

@@ -123,6 +123,7 @@ static bool all_bytes(const void *va, uint8_t byte, size_t len_bytes)
 #include "cases/memory.c"
 #include "cases/lifetime.c"
 #include "cases/vmm.c"
+#include "cases/fuse.c"
 
 static void stop_neighbour(void)
 {

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moving a slice's packets: in the worker's thread as long as nothing has to be waited for, else
+//! in the helper's.
+
+use kernel::sync::atomic::{
+    Full,
+    Relaxed,
+    Release, //
+};
+
+use super::SliceDev;
+use crate::{
+    sys::{
+        thread::{
+            park,
+            should_stop,
+            Body, //
+        },
+        time::now_ns,
+    },
+    worker::{
+        Pollable,
+        Polled, //
+    }, //
+};
+
+/// Descriptors that the helper moves in each direction before the worker's next turn.
+const HELP_BUDGET: u16 = 128;
+
+impl Pollable for SliceDev {
+    fn poll(&self, now_ns: u64, budget: u32) -> Polled {
+        let Some(mut state) = self.try_lock() else {
+            return Polled::default();
+        };
+        if self.link_pending.xchg(false, Relaxed) {
+            state.slice.link_changed(now_ns);
+        }
+        // Whatever asked for this poll is served by it.
+        let _ = state.slice.take_kick();
+        let budget = u16::try_from(budget).unwrap_or(u16::MAX);
+        let polled = self.pins.hastily(|| state.slice.poll(now_ns, budget));
+        let report = state.slice.take_report();
+        if self.pins.take_wanted() {
+            self.help_wanted.store(true, Release);
+            if let Some(helper) = &state.helper {
+                helper.task().wake_up();
+            }
+        }
+        drop(state);
+        self.report(report);
+        Polled {
+            more: polled.more,
+            deadline_ns: polled.deadline_ns,
+        }
+    }
+
+    fn link_changed(&self, _now_ns: u64) {
+        self.link_pending.store(true, Relaxed);
+        self.nic.kick(self.pool);
+    }
+}
+
+/// The helper: does what the worker must not wait for.
+impl Body for SliceDev {
+    fn run(&self) {
+        while !should_stop() {
+            if self.help_wanted.xchg(false, Full) {
+                self.help();
+            } else {
+                park(None, || self.help_wanted.load(Relaxed));
+            }
+        }
+    }
+}
+
+impl SliceDev {
+    /// Pins what the worker found wanting, by polling in its place, and unpins what it put off.
+    fn help(&self) {
+        let mut state = self.lock();
+        self.pins.settle();
+        let polled = state.slice.poll(now_ns(), HELP_BUDGET);
+        let report = state.slice.take_report();
+        drop(state);
+        self.report(report);
+        if polled.more || polled.deadline_ns.is_some() {
+            self.nic.kick(self.pool);
+        }
+    }
+}
