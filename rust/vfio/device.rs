@@ -270,9 +270,11 @@ impl SliceDev {
         slice.set_mac(mac).map_err(|slice::Busy| EBUSY)
     }
 
-    /// Changes what the guest may ask for. `EBUSY` while the slice is open.
-    pub(crate) fn set_policy(&self, policy: Policy) -> Result {
+    /// Changes what the guest may ask for and send. `EBUSY` while the slice is open.
+    pub(crate) fn change_policy(&self, change: impl FnOnce(&mut Policy)) -> Result {
         let mut state = self.lock();
+        let mut policy = *state.slice.policy();
+        change(&mut policy);
         state.slice.set_policy(policy).map_err(|slice::Busy| EBUSY)
     }
 

@@ -12,6 +12,8 @@ pub(crate) struct Slots<A: Alloc> {
     /// The first `free` entries are free buffers.
     numbers: A::Buf<u16>,
     free: usize,
+    /// The lowest number.
+    first: u16,
     /// Buffers taken in so far.
     known: u16,
     /// Buffers that the NIC may use for ever.
@@ -19,11 +21,13 @@ pub(crate) struct Slots<A: Alloc> {
 }
 
 impl<A: Alloc> Slots<A> {
-    /// Room for `max` buffers, with those that `bounce` has. `None` when out of memory. Sleeps.
-    pub(crate) fn new<B: Bounce>(max: u16, bounce: &B) -> Option<Self> {
+    /// Room for `max` buffers from number `first` on, with those that `bounce` has. `None` when out of
+    /// memory. Sleeps.
+    pub(crate) fn new<B: Bounce>(first: u16, max: u16, bounce: &B) -> Option<Self> {
         let mut slots = Self {
             numbers: A::filled(max.into(), |_| 0)?,
             free: 0,
+            first,
             known: 0,
             lost: 0,
         };
@@ -31,10 +35,25 @@ impl<A: Alloc> Slots<A> {
         Some(slots)
     }
 
+    /// Buffers 0 to `count`, not included, which the caller knows to be there. `None` when out of
+    /// memory. Sleeps.
+    pub(crate) fn all(count: u16) -> Option<Self> {
+        Some(Self {
+            numbers: A::filled(count.into(), |number| number as u16)?,
+            free: count.into(),
+            first: 0,
+            known: count,
+            lost: 0,
+        })
+    }
+
     /// Takes in what `bounce` has got since.
     pub(crate) fn grow<B: Bounce>(&mut self, bounce: &B) {
-        while usize::from(self.known) < self.numbers.len() && bounce.bus(self.known).is_some() {
-            let number = self.known;
+        while usize::from(self.known) < self.numbers.len() {
+            let number = self.first.saturating_add(self.known);
+            if bounce.bus(number).is_none() {
+                return;
+            }
             self.known += 1;
             self.give(number);
         }

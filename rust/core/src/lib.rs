@@ -21,6 +21,7 @@ pub mod pool;
 pub mod ring;
 pub mod rx;
 pub mod slice;
+pub mod source;
 pub mod stats;
 pub mod tx;
 pub mod vf;

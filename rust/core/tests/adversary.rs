@@ -24,8 +24,13 @@ use sluice_core::map::{
     PageRange,
     Strategy, //
 };
+use sluice_core::net::MacAddr;
 use sluice_core::path::State;
 use sluice_core::platform::RxLayout;
+use sluice_core::source::{
+    SourceRules,
+    VlanPolicy, //
+};
 
 const GUEST_PAGES: u64 = 360;
 const MAX_FRAME: u32 = 1522;
@@ -71,8 +76,17 @@ impl Attack {
         may_stick: bool,
     ) -> Self {
         let builder = builder.seed(seed).guest_pages(GUEST_PAGES);
-        let rig = Rig::new(strategy, builder, Map::MIN_PAGES);
+        let mut rig = Rig::new(strategy, builder, Map::MIN_PAGES);
         rig.sim.world().hostile = true;
+        if seed / 4 % 2 == 0 {
+            // Frames are checked, and made of twos to begin with.
+            rig.source = Some(SourceRules {
+                mac: MacAddr::new([2; 6]),
+                vlans: VlanPolicy::Any,
+            });
+            let memory = vec![2; (GUEST_PAGES << 12) as usize];
+            rig.sim.world().guest_write(0, &memory);
+        }
         Self {
             rig,
             rng: Rng::new(!seed),
@@ -244,6 +258,9 @@ impl Attack {
                 None => packet.bytes.len(),
             };
             assert!(len >= 17 && len + 4 + tag <= MAX_FRAME as usize);
+            if self.rig.source.is_some() {
+                assert_eq!(packet.bytes[6..12], [2; 6], "spoofed");
+            }
         }
     }
 
@@ -401,6 +418,7 @@ fn hostile(strategy: Strategy) {
         Rejection::PayloadLength,
         Rejection::AccessDenied,
         Rejection::PinFailed,
+        Rejection::SpoofedSource,
         scattered,
     ] {
         assert!(

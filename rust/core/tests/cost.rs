@@ -234,6 +234,7 @@ fn packets() {
         };
         let limits = TxLimits {
             max_frame_bytes: 1522,
+            source: None,
         };
         tx.enable(&mut io, config(TX_RING), limits).unwrap();
         let pages: Vec<_> = (0..4)

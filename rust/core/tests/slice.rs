@@ -312,7 +312,11 @@ proptest! {
     #[test]
     fn a_vandal_breaks_nothing(seed: u64) {
         let mut rng = Rng::new(seed);
-        let mut b = Bench::new(seed);
+        let policy = Policy {
+            check_source: seed % 2 == 0,
+            ..Policy::default()
+        };
+        let mut b = Bench::with_policy(seed, policy);
         b.bring_up();
         for _ in 0..3000 {
             vandalise(&mut b, &mut rng);

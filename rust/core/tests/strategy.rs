@@ -57,12 +57,22 @@ struct Traffic {
 }
 
 fn number(bytes: &mut [u8], number: u64) {
-    bytes[6..14].copy_from_slice(&number.to_le_bytes());
+    bytes[..6].fill(2);
+    bytes[6..12].copy_from_slice(&MAC.bytes());
+    bytes[12..14].copy_from_slice(&[8, 0]);
+    bytes[14..22].copy_from_slice(&number.to_le_bytes());
 }
 
 impl Traffic {
     fn new(seed: u64) -> Self {
-        let mut bench = Bench::new(seed);
+        // Half of them send from copied headers.
+        let mut bench = Bench::with_policy(
+            seed,
+            Policy {
+                check_source: seed % 2 == 0,
+                ..Policy::default()
+            },
+        );
         bench.bring_up();
         let mut rx = GuestRx::new(RX_RING, 64, 2048, 0);
         rx.damaged = Some(0);
@@ -133,7 +143,6 @@ impl Traffic {
                 break;
             }
             let mut bytes = vec![self.arrived as u8; self.rng.within(60, 5000) as usize];
-            bytes[..6].fill(2);
             number(&mut bytes, self.arrived);
             world.nic_rx_arrives(&bytes, None);
             self.arriving.push_back(Received { bytes, vlan: None });
@@ -228,7 +237,7 @@ impl Traffic {
         prop_assert_eq!(stats.tx.packets, self.on_wire);
         prop_assert_eq!(self.cleaned, self.sent);
         for s in [&stats.tx, &stats.rx] {
-            let sum = s.contexts + s.posted + s.dropped + s.faulted;
+            let sum = s.contexts + s.posted + s.dropped + s.filtered + s.faulted;
             prop_assert_eq!(s.taken, sum, "{:?}", s);
         }
         let missed = self.bench.world.borrow().missed;

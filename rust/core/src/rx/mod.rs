@@ -97,7 +97,7 @@ impl<P: Platform> RxPath<P> {
             ring: None,
             shadow: ShadowRing::new(shadow_len)?,
             slots: P::Alloc::filled(usize::from(shadow_len), |_| Slot::default())?,
-            bounce: Slots::new(shadow_len, bounce)?,
+            bounce: Slots::new(0, shadow_len, bounce)?,
             scratch: P::Alloc::filled(buffer::SCRATCH_BYTES, |_| 0)?,
             sizes: BufferSizes::new(RxLayout {
                 packet_bytes: 1024,

@@ -339,7 +339,8 @@ impl<P: Platform> Slice<P> {
                     Action::None
                 }
                 Action::TxEnable(ring) => {
-                    let started = self.with_open(|open, stats| open.start_tx(ring, stats));
+                    let source = self.policy.source_rules(self.function.identity().mac);
+                    let started = self.with_open(|open, stats| open.start_tx(ring, source, stats));
                     self.started(Queue::Tx, started)
                 }
                 Action::RxEnable(ring) => {

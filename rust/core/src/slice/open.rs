@@ -33,6 +33,7 @@ use crate::rx::{
     RxConfig,
     RxPath, //
 };
+use crate::source::SourceRules;
 use crate::stats::Stats;
 use crate::tx::TxPath;
 use crate::vf::{
@@ -89,7 +90,7 @@ pub struct Hardware<P: Platform> {
     pub port: P::Port,
     /// The VMM's eventfds.
     pub signals: P::Signals,
-    /// Host buffers for transmission; needed under [`Strategy::Copy`] only, so there may be none yet.
+    /// Host buffers for transmission; there may be none yet.
     pub tx_bounce: P::Bounce,
     /// Host buffers for reception.
     pub rx_bounce: P::Bounce,
@@ -101,9 +102,14 @@ impl<P: Platform> Hardware<P> {
     /// Sees that there are the host buffers that `strategy` needs; `false` when out of memory.
     /// Sleeps.
     fn reserve_for(&mut self, strategy: Strategy) -> bool {
-        !strategy.copies()
-            || self.tx_bounce.reserve(self.tx.len().min(COPY_SLOTS))
-                && self.rx_bounce.reserve(self.rx.len().min(COPY_SLOTS))
+        let (tx_len, rx_len) = (self.tx.len(), self.rx.len());
+        let headers = TxPath::<P>::header_slots(tx_len);
+        let (tx, rx) = if strategy.copies() {
+            (headers + tx_len.min(COPY_SLOTS), rx_len.min(COPY_SLOTS))
+        } else {
+            (headers, 0)
+        };
+        self.tx_bounce.reserve(tx) && self.rx_bounce.reserve(rx)
     }
 }
 
@@ -174,10 +180,16 @@ impl<P: Platform> Open<P> {
         self.map.invalidate(&mut self.hardware.pinner, range)
     }
 
-    pub(super) fn start_tx(&mut self, ring: TxRing, stats: &mut Stats) -> Result<(), StopReason> {
+    pub(super) fn start_tx(
+        &mut self,
+        ring: TxRing,
+        source: Option<SourceRules>,
+        stats: &mut Stats,
+    ) -> Result<(), StopReason> {
         let config = Self::ring_config(ring.base.raw(), ring.len_bytes, self.rx.ring(), stats)?;
         let limits = TxLimits {
             max_frame_bytes: u32::from(super::policy::MAX_FRAME_BYTES),
+            source,
         };
         let result = self.tx.enable(io!(self, tx, stats), config, limits);
         result.map_err(StopReason::from)

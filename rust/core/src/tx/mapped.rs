@@ -2,7 +2,7 @@
 
 //! From a checked packet to hardware descriptors: [`Checked`] → [`Mapped`] → shadow ring.
 
-use super::copied::{
+use super::host::{
     self,
     Host, //
 };
@@ -19,7 +19,8 @@ use crate::desc::tx::{
 };
 use crate::frame::{
     Checked,
-    Plan, //
+    Plan,
+    Segment, //
 };
 use crate::map::{
     InFlight,
@@ -36,7 +37,11 @@ use crate::platform::{
     Pinner,
     Platform, //
 };
-use crate::ring::ShadowRing;
+use crate::ring::{
+    RingIndex,
+    ShadowRing, //
+};
+use crate::source::SourceRules;
 
 /// Most bus-contiguous pieces, and so hardware data descriptors, in a packet. Linux's worst case
 /// is 18 segments of 64 KiB in all that start and end anywhere: 16 + 2 * 18.
@@ -52,6 +57,8 @@ pub(super) struct Piece {
     pages: [Option<MapRef>; PIECE_PAGES],
     /// The host buffer.
     host: Option<u16>,
+    /// The header buffer.
+    header: Option<u16>,
     /// Where the NIC finds the first byte; `None` in an unused piece.
     start: Option<BusAddr>,
     len: u16,
@@ -64,9 +71,19 @@ impl Piece {
         pages[0] = Some(page);
         Self {
             pages,
-            host: None,
             start: Some(bus.at(offset)),
             len,
+            ..Self::default()
+        }
+    }
+
+    /// `len` bytes in header buffer `number`, which is at `at`.
+    pub(super) fn header(number: u16, at: BusAddr, len: u16) -> Self {
+        Self {
+            header: Some(number),
+            start: Some(at),
+            len,
+            ..Self::default()
         }
     }
 
@@ -96,6 +113,7 @@ impl Piece {
     fn extend(&mut self, page: MapRef, at: BusAddr, len: u16) -> Result<(), MapRef> {
         let end = self
             .start
+            .filter(|_| self.header.is_none())
             .and_then(|start| start.raw().checked_add(u64::from(self.len)));
         let fits = u32::from(self.len) + u32::from(len) <= MAX_PIECE_BYTES;
         if !fits || end != Some(at.raw()) {
@@ -116,6 +134,8 @@ pub(super) struct Packet {
     /// Hardware descriptors, with the context.
     pub(super) descs: u16,
     pub(super) plan: Plan,
+    /// Guest's last descriptor of the frames right after this one that were not sent.
+    pub(super) dropped: Option<RingIndex>,
 }
 
 /// What we know of a shadow slot.
@@ -124,6 +144,8 @@ pub(super) struct Slot {
     pub(super) pages: [Option<InFlight>; PIECE_PAGES],
     /// The host buffer.
     pub(super) host: Option<u16>,
+    /// The header buffer.
+    pub(super) header: Option<u16>,
     pub(super) packet: Option<Packet>,
 }
 
@@ -131,6 +153,49 @@ pub(super) struct Slot {
 pub(super) enum MapFault {
     Busy,
     Refused(Rejection, GuestAddr),
+    /// It is not to be sent; the queue goes on.
+    Filtered(Rejection),
+}
+
+/// A packet's bytes in order, in pieces that each lie in one page.
+pub(super) struct Walk<'a> {
+    segments: core::slice::Iter<'a, Segment>,
+    addr: GuestAddr,
+    left: u16,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(segments: &'a [Segment]) -> Self {
+        Self {
+            segments: segments.iter(),
+            addr: GuestAddr::new(0),
+            left: 0,
+        }
+    }
+
+    /// The next bytes, `most` at most, which is not zero; `None` at the end.
+    pub(super) fn next(&mut self, most: u16) -> Result<Option<(GuestAddr, u16)>, MapFault> {
+        if self.left == 0 {
+            let Some(segment) = self.segments.next() else {
+                return Ok(None);
+            };
+            let reach = u64::from(segment.len.saturating_sub(1));
+            if segment.addr.checked_add(reach).is_none() {
+                return Err(MapFault::Refused(Rejection::AddressWraps, segment.addr));
+            }
+            self.addr = segment.addr;
+            self.left = segment.len;
+        }
+        let addr = self.addr;
+        let len = self
+            .left
+            .min(most)
+            .min(PAGE_SIZE as u16 - addr.page_offset());
+        self.left -= len;
+        // At the very top of the address space the last step leaves it, with nothing left.
+        self.addr = GuestAddr::new(addr.raw().wrapping_add(u64::from(len)));
+        Ok(Some((addr, len)))
+    }
 }
 
 /// A packet whose every byte lies in pages acquired for it: the only thing that is written to
@@ -143,10 +208,12 @@ pub(super) struct Mapped<'a> {
 
 impl<'a> Mapped<'a> {
     /// Maps a packet: cuts each segment at page borders and joins what is contiguous on the bus; or
-    /// copies it to host buffers, where the strategy says so. `room`: free slots of the shadow ring.
-    /// On an error nothing stays acquired.
+    /// copies it to host buffers, where the strategy says so. With `rules`, its first bytes are checked,
+    /// and sent, as a copy (invariant 9). `room`: free slots of the shadow ring. On an error nothing
+    /// stays acquired.
     pub(super) fn new<P: Platform, M: Mapper<P::Pinner>>(
         checked: Checked<'_>,
+        rules: Option<&SourceRules>,
         pieces: &'a mut [Piece],
         room: u16,
         host: &mut Host<P::Alloc>,
@@ -155,9 +222,9 @@ impl<'a> Mapped<'a> {
         let mut used = 0;
         let copies = io.map.copies();
         let result = if copies {
-            copied::fill(checked, pieces, &mut used, room, host, io)
+            host::packet(&checked, rules, pieces, &mut used, room, host, io)
         } else {
-            fill(checked, pieces, &mut used, io.pinner, io.map)
+            fill(&checked, rules, pieces, &mut used, host, io)
         };
         let mapped = Self {
             pieces: pieces.get_mut(..used).unwrap_or_default(),
@@ -192,6 +259,9 @@ impl<'a> Mapped<'a> {
             if let Some(number) = piece.host.take() {
                 host.slots.give(number);
             }
+            if let Some(number) = piece.header.take() {
+                host.headers.give(number);
+            }
         }
     }
 
@@ -216,6 +286,7 @@ impl<'a> Mapped<'a> {
         let packet = Packet {
             descs: self.descs(emitted.as_ref()),
             plan: self.plan,
+            dropped: None,
         };
         if let Some(slot) = slots.get_mut(usize::from(shadow.tail())) {
             slot.packet = Some(packet);
@@ -241,59 +312,50 @@ impl<'a> Mapped<'a> {
                     *to = from.take().map(MapRef::posted);
                 }
                 slot.host = piece.host.take();
+                slot.header = piece.header.take();
             }
             shadow.push(queue, data.emit());
         }
     }
 }
 
-/// Fills `pieces`; `used` tells how many hold pages, also on an error.
-fn fill<P: Pinner, M: Mapper<P>>(
-    checked: Checked<'_>,
+/// Fills `pieces`; `used` tells how many hold pages or buffers, also on an error.
+fn fill<P: Platform, M: Mapper<P::Pinner>>(
+    checked: &Checked<'_>,
+    rules: Option<&SourceRules>,
     pieces: &mut [Piece],
     used: &mut usize,
-    pinner: &mut P,
-    map: &mut M,
+    host: &mut Host<P::Alloc>,
+    io: &mut Io<'_, P, M>,
 ) -> Result<(), MapFault> {
-    for segment in checked.segments() {
-        let mut addr = segment.addr;
-        let mut left = segment.len;
-        if addr
-            .checked_add(u64::from(left.saturating_sub(1)))
-            .is_none()
-        {
-            return Err(MapFault::Refused(Rejection::AddressWraps, addr));
-        }
-        while left != 0 {
-            let offset = addr.page_offset();
-            let len = left.min(PAGE_SIZE as u16 - offset);
-            let page = match map.acquire(pinner, addr.page(), Access::Read) {
-                Ok(page) => page,
-                Err(MapError::Busy) => return Err(MapFault::Busy),
-                Err(MapError::Refused(rejection)) => {
-                    return Err(MapFault::Refused(rejection, addr));
-                }
+    let mut walk = Walk::new(checked.segments());
+    if let (Some(rules), Some(first)) = (rules, pieces.first_mut()) {
+        *first = host::header(checked, rules, &mut walk, host, io)?;
+        *used = 1;
+    }
+    while let Some((addr, len)) = walk.next(u16::MAX)? {
+        let offset = addr.page_offset();
+        let page = match io.map.acquire(io.pinner, addr.page(), Access::Read) {
+            Ok(page) => page,
+            Err(MapError::Busy) => return Err(MapFault::Busy),
+            Err(MapError::Refused(rejection)) => return Err(MapFault::Refused(rejection, addr)),
+        };
+        let Some(bus) = page.bus() else {
+            // Not met: the caller asked whether pages are for the NIC.
+            io.map.cancel(io.pinner, page);
+            return Err(MapFault::Refused(Rejection::PinFailed, addr));
+        };
+        let joined = match used.checked_sub(1).and_then(|i| pieces.get_mut(i)) {
+            Some(piece) => piece.extend(page, bus.at(offset), len),
+            None => Err(page),
+        };
+        if let Err(page) = joined {
+            let Some(piece) = pieces.get_mut(*used) else {
+                io.map.cancel(io.pinner, page);
+                return Err(MapFault::Refused(Rejection::TooManyPieces, addr));
             };
-            let Some(bus) = page.bus() else {
-                // Not met: the caller asked whether pages are for the NIC.
-                map.cancel(pinner, page);
-                return Err(MapFault::Refused(Rejection::PinFailed, addr));
-            };
-            let joined = match used.checked_sub(1).and_then(|i| pieces.get_mut(i)) {
-                Some(piece) => piece.extend(page, bus.at(offset), len),
-                None => Err(page),
-            };
-            if let Err(page) = joined {
-                let Some(piece) = pieces.get_mut(*used) else {
-                    map.cancel(pinner, page);
-                    return Err(MapFault::Refused(Rejection::TooManyPieces, addr));
-                };
-                *piece = Piece::direct(page, bus, offset, len);
-                *used += 1;
-            }
-            left -= len;
-            // At the very top of the address space the last step leaves it, with nothing left.
-            addr = GuestAddr::new(addr.raw().wrapping_add(u64::from(len)));
+            *piece = Piece::direct(page, bus, offset, len);
+            *used += 1;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 //! The transmit path: guest ring → [`crate::frame`] → pages → shadow ring, and completions back.
 
-mod copied;
+mod host;
 mod mapped;
 
 pub use mapped::MAX_PIECES;
@@ -41,7 +41,7 @@ use crate::ring::{
     RingIndex,
     ShadowRing, //
 };
-use copied::Host;
+use host::Host;
 use mapped::{
     MapFault,
     Mapped,
@@ -74,6 +74,8 @@ pub struct TxPath<P: Platform> {
     /// Context that the NIC holds.
     emitted: Option<TxContext>,
     limits: TxLimits,
+    /// First slot of the packet that was posted last; for use while something is in flight.
+    youngest: u16,
     /// Next guest descriptor to copy.
     next: RingIndex,
     /// Guest descriptor after the last completed packet.
@@ -100,7 +102,11 @@ impl<P: Platform> TxPath<P> {
             host: Host::new(shadow_len, bounce)?,
             gather: Gather::new(),
             emitted: None,
-            limits: TxLimits { max_frame_bytes: 0 },
+            limits: TxLimits {
+                max_frame_bytes: 0,
+                source: None,
+            },
+            youngest: 0,
             next: RingIndex::ZERO,
             head: RingIndex::ZERO,
         })
@@ -134,6 +140,12 @@ impl<P: Platform> TxPath<P> {
     /// Whether the guest ring has a byte in the pages from `first` to `last`, both included.
     pub fn touches(&self, first: GuestPage, last: GuestPage) -> bool {
         self.ring.as_ref().is_some_and(|r| r.touches(first, last))
+    }
+
+    /// Host buffers ([`crate::platform::Bounce`]) for the headers of a queue of `shadow_len` descriptors;
+    /// those for copies come on top.
+    pub const fn header_slots(shadow_len: u16) -> u16 {
+        host::header_pages(shadow_len)
     }
 
     /// Takes in host buffers that `bounce` has got since.
@@ -227,9 +239,10 @@ impl<P: Platform> TxPath<P> {
                     progress.busy = true;
                     break;
                 }
-                let last = checked.plan().last;
+                let plan = checked.plan();
                 let room = self.shadow.free();
-                let mapped = Mapped::new(checked, &mut self.pieces, room, &mut self.host, io);
+                let (rules, pieces) = (self.limits.source.as_ref(), &mut self.pieces);
+                let mapped = Mapped::new(checked, rules, pieces, room, &mut self.host, io);
                 let mapped = match mapped {
                     Ok(mapped) => mapped,
                     Err(MapFault::Busy) => {
@@ -237,7 +250,24 @@ impl<P: Platform> TxPath<P> {
                         break;
                     }
                     Err(MapFault::Refused(rejection, addr)) => {
-                        return Err(fault(rejection, last, addr.raw()));
+                        return Err(fault(rejection, plan.last, addr.raw()));
+                    }
+                    Err(MapFault::Filtered(rejection)) => {
+                        io.stats.reject(rejection);
+                        io.stats.tx.filtered += u64::from(self.gather.held());
+                        self.gather.clear();
+                        if plan.report {
+                            ring.store_status(plan.last, DONE_STATUS);
+                            progress.notify = true;
+                        }
+                        // The head passes the frame when it passes those before it.
+                        let youngest = self.slots.get_mut(usize::from(self.youngest));
+                        let youngest = youngest.and_then(|slot| slot.packet.as_mut());
+                        match youngest.filter(|_| !self.shadow.is_empty()) {
+                            Some(packet) => packet.dropped = Some(plan.last),
+                            None => self.head = size.next(plan.last),
+                        }
+                        continue;
                     }
                 };
                 if mapped.descs(self.emitted.as_ref()) > room {
@@ -246,6 +276,7 @@ impl<P: Platform> TxPath<P> {
                     break;
                 }
                 io.stats.tx.posted += u64::from(self.gather.held());
+                self.youngest = self.shadow.tail();
                 mapped.post(
                     io.queue,
                     &mut self.shadow,
@@ -312,7 +343,7 @@ impl<P: Platform> TxPath<P> {
             ring.store_status(packet.plan.last, DONE_STATUS);
             progress.notify = true;
         }
-        self.head = ring.size().next(packet.plan.last);
+        self.head = ring.size().next(packet.dropped.unwrap_or(packet.plan.last));
     }
 
     fn oldest(&self) -> Option<mapped::Packet> {
@@ -338,6 +369,9 @@ impl<P: Platform> TxPath<P> {
                 }
                 if let Some(number) = slot.host.take() {
                     self.host.slots.give(number);
+                }
+                if let Some(number) = slot.header.take() {
+                    self.host.headers.give(number);
                 }
             }
         }
@@ -432,6 +466,9 @@ impl<P: Platform> TxPath<P> {
                 }
                 if slot.host.take().is_some() {
                     self.host.slots.lose();
+                }
+                if slot.header.take().is_some() {
+                    self.host.headers.lose();
                 }
             }
         }

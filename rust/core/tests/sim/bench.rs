@@ -47,10 +47,20 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// A slice whose guest may send anything.
     pub fn new(seed: u64) -> Self {
+        let policy = Policy {
+            check_source: false,
+            ..Policy::default()
+        };
+        Self::with_policy(seed, policy)
+    }
+
+    pub fn with_policy(seed: u64, policy: Policy) -> Self {
         let sim = SimMachine::builder().seed(seed).guest_pages(PAGES).build();
         let (world, hardware) = sim.into_hardware(MAP_PAGES);
         let mut slice = Slice::new(MAC);
+        assert_eq!(slice.set_policy(policy), Ok(()));
         assert!(slice.open(hardware).is_ok());
         Self {
             world,

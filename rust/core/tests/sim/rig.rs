@@ -19,6 +19,7 @@ use sluice_core::rx::{
     RxConfig,
     RxPath, //
 };
+use sluice_core::source::SourceRules;
 use sluice_core::stats::{
     PathStats,
     Stats, //
@@ -35,6 +36,8 @@ pub struct Rig {
     pub tx: TxPath<SimPlatform>,
     pub rx: RxPath<SimPlatform>,
     pub stats: Stats,
+    /// Rules for frames, from the next time on that the queue is enabled.
+    pub source: Option<SourceRules>,
 }
 
 macro_rules! io {
@@ -52,8 +55,10 @@ macro_rules! io {
 impl Rig {
     pub fn new(strategy: Strategy, builder: SimBuilder, map_pages: u32) -> Self {
         let mut sim = builder.build();
+        let headers = TxPath::<SimPlatform>::header_slots(sim.tx_queue.len());
+        assert!(sim.tx_bounce.reserve(headers));
         if strategy.copies() {
-            assert!(sim.tx_bounce.reserve(sim.tx_queue.len()));
+            assert!(sim.tx_bounce.reserve(headers + sim.tx_queue.len()));
             assert!(sim.rx_bounce.reserve(sim.rx_queue.len()));
         }
         let len = sim.tx_queue.len();
@@ -63,6 +68,7 @@ impl Rig {
             tx: TxPath::new(len, &sim.tx_bounce).expect("a legal length"),
             rx: RxPath::new(len, &sim.rx_bounce).expect("a legal length"),
             stats: Stats::new(),
+            source: None,
             sim,
         }
     }
@@ -71,6 +77,7 @@ impl Rig {
         let ring = RingConfig::new(base, len_bytes)?;
         let limits = TxLimits {
             max_frame_bytes: max,
+            source: self.source,
         };
         self.tx.enable(io!(self, tx_queue, tx_bounce), ring, limits)
     }
@@ -130,12 +137,13 @@ impl Rig {
                 contexts,
                 posted,
                 dropped,
+                filtered,
                 faulted,
                 completed,
                 abandoned,
                 ..
             } = *s;
-            let sum = contexts + posted + dropped + faulted + u64::from(held);
+            let sum = contexts + posted + dropped + filtered + faulted + u64::from(held);
             assert_eq!(taken, sum, "descriptors went missing: {s:?} held {held}");
             assert!(completed + abandoned <= posted);
             assert!(in_flight || completed + abandoned == posted);
