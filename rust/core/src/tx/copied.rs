@@ -82,7 +82,7 @@ pub(super) fn fill<P: Platform, M: Mapper<P::Pinner>>(
             if last.is_none_or(|piece| piece.len() >= slot_bytes) {
                 let number = host.slots.take().ok_or(MapFault::Busy)?;
                 match (pieces.get_mut(*used), io.bounce.bus(number)) {
-                    (Some(piece), Some(bus)) => *piece = Piece::copied(number, bus),
+                    (Some(piece), Some(bus)) => piece.set_copied(number, bus),
                     _ => {
                         host.slots.give(number);
                         return Err(too_large);

@@ -58,25 +58,18 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// `len` bytes at `offset` of `page`, which is at `bus`.
-    fn direct(page: MapRef, bus: BusPage, offset: u16, len: u16) -> Self {
-        let mut pages = [const { None }; PIECE_PAGES];
-        pages[0] = Some(page);
-        Self {
-            pages,
-            host: None,
-            start: Some(bus.at(offset)),
-            len,
-        }
+    /// Makes an unused piece `len` bytes at `offset` of `page`, which is at `bus`.
+    fn set_direct(&mut self, page: MapRef, bus: BusPage, offset: u16, len: u16) {
+        self.pages[0] = Some(page);
+        self.start = Some(bus.at(offset));
+        self.len = len;
     }
 
-    /// Host buffer `number`, which is at `bus`, with nothing in it.
-    pub(super) fn copied(number: u16, bus: BusPage) -> Self {
-        Self {
-            host: Some(number),
-            start: Some(bus.at(0)),
-            ..Self::default()
-        }
+    /// Makes an unused piece host buffer `number`, which is at `bus`, with nothing in it.
+    pub(super) fn set_copied(&mut self, number: u16, bus: BusPage) {
+        self.host = Some(number);
+        self.start = Some(bus.at(0));
+        self.len = 0;
     }
 
     pub(super) const fn len(&self) -> u16 {
@@ -288,7 +281,7 @@ fn fill<P: Pinner, M: Mapper<P>>(
                     map.cancel(pinner, page);
                     return Err(MapFault::Refused(Rejection::TooManyPieces, addr));
                 };
-                *piece = Piece::direct(page, bus, offset, len);
+                piece.set_direct(page, bus, offset, len);
                 *used += 1;
             }
             left -= len;
