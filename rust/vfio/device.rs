@@ -51,6 +51,10 @@ use sluice_core::{
         Policy,
         Slice,
         Stopped, //
+    },
+    vf::{
+        regs,
+        Width, //
     }, //
 };
 
@@ -63,6 +67,10 @@ use super::{
     platform::{
         KernelPlatform,
         Queue, //
+    },
+    posted::{
+        self,
+        Posted, //
     },
     regions::{
         self,
@@ -127,6 +135,9 @@ pub(crate) struct SliceDev {
     link_pending: Atomic<bool>,
     irqs: Arc<Irqs>,
     pins: Arc<Pins>,
+    /// Register writes that await the lock's holder.
+    #[pin]
+    posted: Posted,
     /// The worker wants the lock that somebody else has.
     waited_for: Atomic<bool>,
     /// There is something for the helper to do.
@@ -169,14 +180,14 @@ impl DerefMut for Held<'_> {
     }
 }
 
-/// Has the worker try again if it came in vain.
+/// Has the worker try again if it came in vain, and carry out what was posted meanwhile.
 struct Tell<'a>(&'a SliceDev);
 
 impl Drop for Tell<'_> {
     fn drop(&mut self) {
         // Fully ordered after the unlock, as the worker's store is before its second try: one of
         // the two sees the other.
-        if self.0.waited_for.xchg(false, Full) {
+        if self.0.waited_for.xchg(false, Full) || !self.0.posted.is_empty() {
             self.0.nic.kick(self.0.pool);
         }
     }
@@ -201,6 +212,7 @@ impl SliceDev {
                 link_pending: Atomic::new(false),
                 irqs,
                 pins,
+                posted <- Posted::new(),
                 waited_for: Atomic::new(false),
                 help_wanted: Atomic::new(false),
                 log <- Ratelimit::new(),
@@ -218,8 +230,24 @@ impl SliceDev {
 
     /// Takes the slice's lock. Not for the worker.
     fn lock(&self) -> Held<'_> {
+        self.held(self.state.lock())
+    }
+
+    /// What holds for every holder of the lock: posted writes come first, and others are told.
+    fn held<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Held<'a> {
+        let mut written = false;
+        // All that was there when the lock was had; what comes later is for the next holder.
+        for (offset, value) in (0..posted::CAPACITY).map_while(|_| self.posted.pop()) {
+            state
+                .slice
+                .mmio_write(offset, Width::Dword, value, now_ns());
+            written = true;
+        }
+        if written && state.slice.take_kick() {
+            self.nic.kick(self.pool);
+        }
         Held {
-            state: self.state.lock(),
+            state,
             _tell: Tell(self),
         }
     }
@@ -230,10 +258,25 @@ impl SliceDev {
             self.waited_for.xchg(true, Full);
             self.state.try_lock()
         })?;
-        Some(Held {
-            state,
-            _tell: Tell(self),
-        })
+        Some(self.held(state))
+    }
+
+    /// Posts a register write; `false` if it has to be made under the lock. Does not wait.
+    fn post(&self, region: Region, offset: u32, bytes: &[u8]) -> bool {
+        let Ok(value) = <[u8; 4]>::try_from(bytes) else {
+            return false;
+        };
+        if region != Region::Registers || !regs::is_postable(offset) {
+            return false;
+        }
+        if !self.posted.push((offset, u32::from_le_bytes(value))) {
+            return false;
+        }
+        if let Some(state) = self.state.try_lock() {
+            let held = self.held(state);
+            drop(held);
+        }
+        true
     }
 
     /// Gives the pool back, at once, though the worker may still hold a reference to the slice.
@@ -435,6 +478,9 @@ impl Operations for SliceDev {
         let region = Region::new(at.index).ok_or(EINVAL)?;
         for_each_chunk(region, at.offset, from.len(), |offset, chunk| {
             from.read_slice(chunk)?;
+            if self.post(region, offset, chunk) {
+                return Ok(());
+            }
             let now_ns = now_ns();
             self.change(|slice| region.write(slice, offset, chunk, now_ns));
             Ok(())

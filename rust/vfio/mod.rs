@@ -10,6 +10,7 @@ mod device;
 mod driver;
 mod irqs;
 mod platform;
+mod posted;
 mod regions;
 
 pub(crate) use self::{

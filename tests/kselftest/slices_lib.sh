@@ -122,7 +122,9 @@ in_guest() {
 }
 
 # The guest's interface that igbvf drives.
-GUEST_IF='$(for d in /sys/class/net/*/device/driver; do case $(readlink $d) in */igbvf) echo $d | cut -d/ -f5; break;; esac; done)'
+GUEST_IF='$(for d in /sys/class/net/*/device/driver; do
+	case $(readlink $d) in */igbvf) echo $d | cut -d/ -f5; break ;; esac
+done)'
 
 # guest_up NAME IP: an address for it, and its link comes up.
 guest_up() {

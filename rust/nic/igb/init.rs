@@ -127,6 +127,7 @@ impl Port {
         self.bar.write_reg(
             regs::TCTL::zeroed()
                 .with_rtlc(true)
+                .with_const_cold::<0x3f>()
                 .with_const_ct::<0xf>()
                 .with_psp(true)
                 .with_en(true),

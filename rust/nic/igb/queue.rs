@@ -127,6 +127,8 @@ impl Port {
         bar.write(regs::TDBAH::at(q), regs::TDBAH::from(high));
         let bytes = u32::from(ring.len()) * DESC_BYTES;
         bar.write(regs::TDLEN::at(q), regs::TDLEN::from(bytes));
+        // In order, so that the last one to arrive is the last one there is.
+        bar.update(regs::TXCTL::at(q), |r| r.with_wb_relaxed(false));
         // Write-back into the descriptor, not of the head.
         bar.write(regs::TDWBAL::at(q), regs::TDWBAL::zeroed());
         bar.write(regs::TDWBAH::at(q), regs::TDWBAH::zeroed());

@@ -248,6 +248,8 @@ register! {
     pub(super) TCTL(u32) @ 0x0400 {
         /// Retransmit on late collision.
         24:24 rtlc;
+        /// Collision distance in bytes; matters at half duplex only.
+        21:12 cold;
         /// Collision threshold.
         11:4 ct;
         /// Pad short frames.
@@ -404,6 +406,12 @@ register! {
     pub(super) TDLEN(u32)[QUEUES, stride = 0x40] @ 0xe008 {}
     /// Next descriptor that the NIC reads.
     pub(super) TDH(u32)[QUEUES, stride = 0x40] @ 0xe010 {}
+    /// How transmit DMA uses the bus.
+    pub(super) TXCTL(u32)[QUEUES, stride = 0x40] @ 0xe014 {
+        /// Write-backs may overtake each other.
+        11:11 wb_relaxed;
+    }
+
     /// First descriptor that is not valid.
     pub(super) TDT(u32)[QUEUES, stride = 0x40] @ 0xe018 {}
 

@@ -40,7 +40,7 @@ CONTEXT_REFUSED(context_all_ones, UINT64_MAX, UINT64_MAX & ~(1ull << 20), TSO_DA
 		"context_reserved_bits|encryption|timestamp|snap|descriptor_type|context_index|l4_type")
 CONTEXT_REFUSED(tso_no_mac_header, CTX_LENS(0, 20), CTX_TSO(1460), TSO_DATA, "mac_header_length")
 CONTEXT_REFUSED(tso_long_mac_header, CTX_LENS(127, 511), CTX_TSO(1460), TSO_DATA,
-		"mac_header_length|ip_header_length|payload_length|header_beyond_packet")
+		"mac_header_length|ip_header_length|payload_length|header_beyond_packet|tso_header_too_long")
 CONTEXT_REFUSED(tso_no_ip_header, CTX_LENS(14, 0), CTX_TSO(1460), TSO_DATA, "ip_header_length")
 CONTEXT_REFUSED(tso_no_tcp_header, CTX_LENS(14, 20), CTX | CTX_IPV4 | CTX_TCP | CTX_MSS(1460), TSO_DATA,
 		"l4_header_length")

@@ -47,7 +47,8 @@ REFUSED(tx_payload_length_too_large, VF_TX_BUF, TXD_SIMPLE | TXD_PAYLEN(0x3ffff)
 
 REFUSED(tx_legacy_descriptor, VF_TX_BUF, SIMPLE(FRAME_BYTES) & ~TXD_DEXT, "legacy_descriptor")
 REFUSED(tx_all_zero, 0, 0, "legacy_descriptor")
-REFUSED(tx_all_ones, UINT64_MAX, UINT64_MAX, "descriptor_type|data_reserved_bits|context_reserved_bits|timestamp|encryption")
+REFUSED(tx_all_ones, UINT64_MAX, UINT64_MAX,
+	"descriptor_type|data_reserved_bits|context_reserved_bits|timestamp|encryption")
 REFUSED(tx_type_0, VF_TX_BUF, SIMPLE(FRAME_BYTES) & ~TXD_DTYP_DATA, "descriptor_type")
 REFUSED(tx_type_1, VF_TX_BUF, (SIMPLE(FRAME_BYTES) & ~TXD_DTYP_DATA) | 1ull << 20, "descriptor_type")
 REFUSED(tx_reserved_type_bits, VF_TX_BUF, SIMPLE(FRAME_BYTES) | 3ull << 16, "data_reserved_bits|timestamp|encryption")

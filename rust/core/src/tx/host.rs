@@ -103,15 +103,16 @@ fn fetch<P: Platform, M: Mapper<P::Pinner>>(
     Ok(())
 }
 
-/// Copies the first bytes of a packet to a header buffer, and checks them there. Returns the piece,
-/// and moves `walk` behind it.
+/// Copies the first bytes of a packet to a header buffer, and checks them there. Makes `piece`, an
+/// unused one, of it, and moves `walk` behind it.
 pub(super) fn header<P: Platform, M: Mapper<P::Pinner>>(
     checked: &Checked<'_>,
     rules: &SourceRules,
     walk: &mut Walk<'_>,
+    piece: &mut Piece,
     host: &mut Host<P::Alloc>,
     io: &mut Io<'_, P, M>,
-) -> Result<Piece, MapFault> {
+) -> Result<(), MapFault> {
     let (len, plan) = (checked.len(), checked.plan());
     let wanted = if len <= u32::from(HEADER_BYTES) {
         len as u16
@@ -146,7 +147,8 @@ pub(super) fn header<P: Platform, M: Mapper<P::Pinner>>(
         return Err(none);
     };
     io.bounce.copy_in(page, offset, bytes);
-    Ok(Piece::header(number, at, done))
+    piece.set_header(number, at, done);
+    Ok(())
 }
 
 /// Copies a packet into `pieces`, one host buffer each, and checks the copy; `used` tells how many
@@ -187,7 +189,7 @@ pub(super) fn packet<P: Platform, M: Mapper<P::Pinner>>(
         if space == 0 {
             let number = host.slots.take().ok_or(MapFault::Busy)?;
             match (pieces.get_mut(*used), io.bounce.bus(number)) {
-                (Some(piece), Some(bus)) => *piece = Piece::copied(number, bus),
+                (Some(piece), Some(bus)) => piece.set_copied(number, bus),
                 _ => {
                     host.slots.give(number);
                     return Err(too_large);

@@ -65,35 +65,25 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// `len` bytes at `offset` of `page`, which is at `bus`.
-    fn direct(page: MapRef, bus: BusPage, offset: u16, len: u16) -> Self {
-        let mut pages = [const { None }; PIECE_PAGES];
-        pages[0] = Some(page);
-        Self {
-            pages,
-            start: Some(bus.at(offset)),
-            len,
-            ..Self::default()
-        }
+    /// Makes an unused piece `len` bytes at `offset` of `page`, which is at `bus`.
+    fn set_direct(&mut self, page: MapRef, bus: BusPage, offset: u16, len: u16) {
+        self.pages[0] = Some(page);
+        self.start = Some(bus.at(offset));
+        self.len = len;
     }
 
-    /// `len` bytes in header buffer `number`, which is at `at`.
-    pub(super) fn header(number: u16, at: BusAddr, len: u16) -> Self {
-        Self {
-            header: Some(number),
-            start: Some(at),
-            len,
-            ..Self::default()
-        }
+    /// Makes an unused piece `len` bytes in header buffer `number`, which is at `at`.
+    pub(super) fn set_header(&mut self, number: u16, at: BusAddr, len: u16) {
+        self.header = Some(number);
+        self.start = Some(at);
+        self.len = len;
     }
 
-    /// Host buffer `number`, which is at `bus`, with nothing in it.
-    pub(super) fn copied(number: u16, bus: BusPage) -> Self {
-        Self {
-            host: Some(number),
-            start: Some(bus.at(0)),
-            ..Self::default()
-        }
+    /// Makes an unused piece host buffer `number`, which is at `bus`, with nothing in it.
+    pub(super) fn set_copied(&mut self, number: u16, bus: BusPage) {
+        self.host = Some(number);
+        self.start = Some(bus.at(0));
+        self.len = 0;
     }
 
     pub(super) const fn len(&self) -> u16 {
@@ -330,7 +320,7 @@ fn fill<P: Platform, M: Mapper<P::Pinner>>(
 ) -> Result<(), MapFault> {
     let mut walk = Walk::new(checked.segments());
     if let (Some(rules), Some(first)) = (rules, pieces.first_mut()) {
-        *first = host::header(checked, rules, &mut walk, host, io)?;
+        host::header(checked, rules, &mut walk, first, host, io)?;
         *used = 1;
     }
     while let Some((addr, len)) = walk.next(u16::MAX)? {
@@ -354,7 +344,7 @@ fn fill<P: Platform, M: Mapper<P::Pinner>>(
                 io.map.cancel(io.pinner, page);
                 return Err(MapFault::Refused(Rejection::TooManyPieces, addr));
             };
-            *piece = Piece::direct(page, bus, offset, len);
+            piece.set_direct(page, bus, offset, len);
             *used += 1;
         }
     }

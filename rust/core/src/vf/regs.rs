@@ -368,6 +368,25 @@ pub fn find(offset: u32) -> Option<Slot> {
         .filter(|_| offset % 4 == 0)
 }
 
+/// Whether a write of 32 bits at `offset` may be carried out a little later, in order, as a bus
+/// posts it: it changes nothing but the model, and starts neither a wait nor a stop. Tails and
+/// interrupt masks are such: what a guest writes most often.
+pub fn is_postable(offset: u32) -> bool {
+    find(offset).is_some_and(|slot| {
+        matches!(
+            slot.reg,
+            Reg::Tdt
+                | Reg::Rdt
+                | Reg::Eics
+                | Reg::Eims
+                | Reg::Eimc
+                | Reg::Eiac
+                | Reg::Eiam
+                | Reg::Eitr
+        )
+    })
+}
+
 /// Every register instance, by rising table row.
 pub fn all() -> impl Iterator<Item = Slot> {
     PLACES.iter().copied()
