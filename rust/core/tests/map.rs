@@ -76,13 +76,13 @@ impl Naive {
     fn acquire(&mut self, page: u64, write: bool, mapped: bool) -> Result<u64, MapError> {
         let key = (page, write, self.strategy == Strategy::Copy);
         // Pins of single uses may be several; the map finds the youngest.
-        let live = self
+        let mut live = self
             .entries
             .iter()
             .filter(|(_, e)| e.key == key && !e.doomed);
         let found = match self.strategy {
             Strategy::SingleUse => None,
-            _ => live.last().map(|(id, e)| (*id, e.users)),
+            _ => live.next_back().map(|(id, e)| (*id, e.users)),
         };
         if write && found.map_or(0, |f| f.1) == 0 && self.write_busy() >= LIMIT - RESERVE {
             return Err(MapError::Busy);
