@@ -54,8 +54,8 @@ def peer_packets(direction):
 
 
 def values(text):
-    """The last line of name=value pairs."""
-    return {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", text.strip().splitlines()[-1])}
+    """All name=value pairs."""
+    return {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", text)}
 
 
 class Exits:
@@ -83,6 +83,14 @@ class Bench:
         if value is not None:
             self.samples.setdefault(name, []).append(value)
 
+    @staticmethod
+    def attempt(measure, *arguments):
+        """One that fails leaves a gap in the table and not an hour's work undone."""
+        try:
+            measure(*arguments)
+        except (subprocess.CalledProcessError, LookupError, ValueError, AttributeError) as error:
+            print(f"  {measure.__name__} {arguments}: {error!r}", file=sys.stderr)
+
     def tcp(self, name, *more):
         with Exits() as exits:
             out = guest(f"iperf3 -c {PEER_IP} -t {self.options.seconds} -J --connect-timeout 20000 {' '.join(more)}",
@@ -94,16 +102,12 @@ class Bench:
     def transmit(self, burst):
         name = f"transmit 60 B, {burst} per doorbell"
         count = 30000
-        try:
-            mac = run(peer("cat", "/sys/class/net/peer0/address")).strip()
-            before = peer_packets("rx")
-            with Exits() as exits:
-                out = guest(PKTGEN.format(count=count, burst=burst, mac=mac))
-                time.sleep(1)
-            rate = int(re.search(r"(\d+)pps", out).group(1))
-        except (subprocess.CalledProcessError, AttributeError) as error:
-            print(f"  {name}: {error}", file=sys.stderr)
-            return
+        mac = run(peer("cat", "/sys/class/net/peer0/address")).strip()
+        before = peer_packets("rx")
+        with Exits() as exits:
+            out = guest(PKTGEN.format(count=count, burst=burst, mac=mac))
+            time.sleep(1)
+        rate = int(re.search(r"(\d+)pps", out).group(1))
         arrived = min(1, (peer_packets("rx") - before) / count)
         self.add(f"{name}, kpps", rate / 1e3)
         self.add(f"{name}, arrived %", arrived * 100)
@@ -114,7 +118,7 @@ class Bench:
         stream = None
         try:
             if load:
-                stream = guest_background(f"iperf3 -c {PEER_IP} -R -t 60 >/dev/null & p=$!; sleep 1; "
+                stream = guest_background(f"iperf3 -c {PEER_IP} -R -t 60 >/dev/null 2>&1 & p=$!; sleep 1; "
                                           f"traffic udp-rr {PEER_IP} -n 200; s=$?; kill $p; exit $s")
                 out, _ = stream.communicate()
                 self.add(f"{name}, median us", values(out)["median"])
@@ -162,13 +166,13 @@ class Bench:
         mac = guest("cat /sys/class/net/$i/address").strip()
         for number in range(self.options.rounds):
             print(f"  round {number + 1} of {self.options.rounds}", file=sys.stderr)
-            self.tcp("TCP guest to wire")
-            self.tcp("TCP wire to guest", "-R")
-            self.transmit(1)
-            self.transmit(32)
-            self.round_trip("UDP request/response")
-            self.round_trip("the same under TCP load", load=True)
-        self.accounting(mac)
+            self.attempt(self.tcp, "TCP guest to wire")
+            self.attempt(self.tcp, "TCP wire to guest", "-R")
+            self.attempt(self.transmit, 1)
+            self.attempt(self.transmit, 32)
+            self.attempt(self.round_trip, "UDP request/response")
+            self.attempt(self.round_trip, "the same under TCP load", True)
+        self.attempt(self.accounting, mac)
         shell("stop_peer_iperf")
         return {name: statistics.median(samples) for name, samples in self.samples.items()}
 
