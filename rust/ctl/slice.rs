@@ -12,9 +12,15 @@ use kernel::{
 use sluice_core::{
     addr::PAGE_SIZE,
     check::Rejection,
-    map::MapStats,
+    map::{
+        MapStats,
+        Strategy, //
+    },
     net::MacAddr,
-    slice::Policy,
+    source::{
+        VlanList,
+        VlanPolicy, //
+    },
     stats::Stats,
     vf::{
         Counters,
@@ -31,7 +37,7 @@ use crate::{
     vfio::SliceDev, //
 };
 
-static SETTINGS: [Attribute<SliceDev>; 6] = [
+static SETTINGS: [Attribute<SliceDev>; 7] = [
     Attribute::rw(
         "mac",
         |slice, out| write!(out, "{}", slice.with(|s| s.mac())),
@@ -43,31 +49,44 @@ static SETTINGS: [Attribute<SliceDev>; 6] = [
         |slice, text| slice.set_pinned_bytes_max(parse_number(text)?),
     ),
     Attribute::ro("pool", |slice, out| write!(out, "{}", slice.pool().index())),
+    Attribute::rw(
+        "source_check",
+        |slice, out| {
+            let on = slice.with(|s| s.policy().check_source);
+            write!(out, "{}", if on { "on" } else { "off" })
+        },
+        |slice, text| {
+            let on = match text {
+                b"on" => true,
+                b"off" => false,
+                _ => return Err(EINVAL),
+            };
+            slice.change_policy(|policy| policy.check_source = on)
+        },
+    ),
     Attribute::ro("state", |slice, out| {
         write!(out, "{}", Word(slice.with(|s| s.state())))
     }),
     Attribute::rw(
         "strategy",
-        |_, out| write!(out, "persistent"),
-        |_, text| match text {
-            b"persistent" => Ok(()),
-            b"single-use" | b"shared" | b"direct-map" => Err(EOPNOTSUPP),
-            _ => Err(EINVAL),
-        },
+        |slice, out| write!(out, "{}", slice.with(|s| s.strategy().name())),
+        |slice, text| slice.set_strategy(Strategy::parse(text).ok_or(EINVAL)?),
     ),
     Attribute::rw(
         "vlan",
-        |slice, out| {
-            let granted = slice.with(|s| s.policy().vlans);
-            write!(out, "{}", if granted { "any" } else { "none" })
+        |slice, out| match slice.with(|s| s.policy().vlans) {
+            VlanPolicy::Any => write!(out, "any"),
+            VlanPolicy::None => write!(out, "none"),
+            VlanPolicy::Only(list) => {
+                for (i, vid) in list.as_slice().iter().enumerate() {
+                    write!(out, "{}{vid}", if i == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
         },
         |slice, text| {
-            let vlans = match text {
-                b"any" => true,
-                b"none" => false,
-                _ => return Err(EINVAL),
-            };
-            slice.set_policy(Policy { vlans })
+            let vlans = parse_vlans(text)?;
+            slice.change_policy(|policy| policy.vlans = vlans)
         },
     ),
 ];
@@ -82,7 +101,7 @@ struct Snapshot {
 /// One counter of a slice.
 type Counter = (&'static str, fn(&Snapshot) -> u64);
 
-static COUNTERS: [Counter; 48] = [
+static COUNTERS: [Counter; 51] = [
     ("tx_packets", |s| s.path.tx.packets),
     ("tx_bytes", |s| s.path.tx.bytes),
     ("tx_descriptors", |s| s.path.tx.taken),
@@ -91,8 +110,10 @@ static COUNTERS: [Counter; 48] = [
     ("tx_completed", |s| s.path.tx.completed),
     ("tx_abandoned", |s| s.path.tx.abandoned),
     ("tx_dropped", |s| s.path.tx.dropped),
+    ("tx_filtered", |s| s.path.tx.filtered),
     ("tx_faulted", |s| s.path.tx.faulted),
     ("tx_bounced", |s| s.path.tx.bounced),
+    ("tx_copied_bytes", |s| s.path.tx.copied_bytes),
     ("tx_busy", |s| s.path.tx.busy),
     ("tx_doorbells", |s| s.path.tx.doorbells),
     ("rx_packets", |s| s.path.rx.packets),
@@ -106,6 +127,7 @@ static COUNTERS: [Counter; 48] = [
     ("rx_dropped", |s| s.path.rx.dropped),
     ("rx_faulted", |s| s.path.rx.faulted),
     ("rx_bounced", |s| s.path.rx.bounced),
+    ("rx_copied_bytes", |s| s.path.rx.copied_bytes),
     ("rx_busy", |s| s.path.rx.busy),
     ("rx_doorbells", |s| s.path.rx.doorbells),
     ("rejected", |s| s.path.faults()),
@@ -188,6 +210,21 @@ impl SliceFiles {
             )?,
         })
     }
+}
+
+/// `any`, `none`, or VLANs with commas between them.
+fn parse_vlans(text: &[u8]) -> Result<VlanPolicy> {
+    match text {
+        b"any" => return Ok(VlanPolicy::Any),
+        b"none" => return Ok(VlanPolicy::None),
+        _ => {}
+    }
+    let mut list = VlanList::EMPTY;
+    for number in text.split(|&c| c == b',') {
+        let vid = u16::try_from(parse_number(number)?).map_err(|_| EINVAL)?;
+        list = list.with(vid).ok_or(EINVAL)?;
+    }
+    Ok(VlanPolicy::Only(list))
 }
 
 /// A decimal number.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Host pages that the NIC fills when a guest's buffer is not contiguous on the bus.
+//! Host pages that stand in for a guest's on the bus: where its buffer is not contiguous there, or
+//! where everything is copied.
 
 use core::ptr::NonNull;
 
@@ -49,20 +50,28 @@ unsafe impl Send for BouncePages {}
 unsafe impl Sync for BouncePages {}
 
 impl BouncePages {
-    /// Allocates `count` zeroed pages for `nic`, which must be bound to its driver until they are
-    /// dropped. Sleeps.
+    /// `count` zeroed pages for `nic`, which must be bound to its driver until they are dropped.
+    /// More by [`Bounce::reserve`]. Sleeps.
     pub(crate) fn new(nic: &Device, count: usize) -> Result<Self> {
         let mut this = Self {
             nic: nic.into(),
-            slots: KVVec::with_capacity(count, GFP_KERNEL)?,
+            slots: KVVec::new(),
         };
-        for _ in 0..count {
+        this.grow(count)?;
+        Ok(this)
+    }
+
+    /// Sees that there are `count` pages.
+    fn grow(&mut self, count: usize) -> Result {
+        let more = count.saturating_sub(self.slots.len());
+        self.slots.reserve(more, GFP_KERNEL)?;
+        for _ in 0..more {
             let mut handle = 0;
             // SAFETY: The device is live and bound. Coherent memory comes zeroed, so nothing
             // passes over from an earlier owner (invariant 8).
             let memory = unsafe {
                 bindings::dma_alloc_attrs(
-                    device_ptr(nic),
+                    device_ptr(&self.nic),
                     PAGE_BYTES,
                     &mut handle,
                     bindings::GFP_KERNEL,
@@ -71,13 +80,13 @@ impl BouncePages {
             };
             let memory = NonNull::new(memory.cast::<u8>()).ok_or(ENOMEM)?;
             let Some(bus) = BusPage::from_mapping(handle) else {
-                this.free(memory, handle);
+                self.free(memory, handle);
                 return Err(EINVAL);
             };
             // INVARIANT: Both came from the call above. There is room: this does not fail.
-            this.slots.push(Slot { memory, bus }, GFP_KERNEL)?;
+            self.slots.push(Slot { memory, bus }, GFP_KERNEL)?;
         }
-        Ok(this)
+        Ok(())
     }
 
     fn free(&self, memory: NonNull<u8>, bus: u64) {
@@ -95,6 +104,10 @@ impl BouncePages {
 }
 
 impl Bounce for BouncePages {
+    fn reserve(&mut self, slots: u16) -> bool {
+        self.grow(slots.into()).is_ok()
+    }
+
     fn bus(&self, slot: u16) -> Option<BusPage> {
         self.slots.get(usize::from(slot)).map(|slot| slot.bus)
     }
@@ -111,6 +124,21 @@ impl Bounce for BouncePages {
             unsafe {
                 let from = slot.memory.as_ptr().add(offset);
                 bindings::sluice_copy(bytes.as_mut_ptr().cast(), from.cast(), len);
+            }
+        }
+    }
+
+    fn copy_in(&mut self, slot: u16, offset: u16, bytes: &[u8]) {
+        let offset = usize::from(offset);
+        let Some(slot) = self.slots.get(usize::from(slot)) else {
+            return;
+        };
+        let len = bytes.len().min(PAGE_BYTES.saturating_sub(offset));
+        if len != 0 {
+            // SAFETY: As above, the other way round.
+            unsafe {
+                let to = slot.memory.as_ptr().add(offset);
+                bindings::sluice_copy(to.cast(), bytes.as_ptr().cast(), len);
             }
         }
     }

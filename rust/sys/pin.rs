@@ -77,7 +77,7 @@ use super::{
 
 const PAGE_MASK: usize = PAGE_SIZE as usize - 1;
 
-/// A guest page that is pinned for its slice and mapped for the NIC.
+/// A guest page that is pinned for its slice and, unless it is for the CPU alone, mapped for the NIC.
 ///
 /// It goes back through [`VfioPinner::unpin`]. Dropping it instead gives it up: the NIC cannot be
 /// trusted to have let go of it, so the frame and its mapping are kept for ever and no one else
@@ -87,10 +87,10 @@ const PAGE_MASK: usize = PAGE_SIZE as usize - 1;
 /// # Invariants
 ///
 /// `memory` is the direct-map address of an ordinary RAM page, pinned once through `container` at
-/// `guest`, to which this object owns one more reference; `bus` is a live DMA mapping of it.
+/// `guest`, to which this object owns one more reference; `bus`, if any, is a live DMA mapping of it.
 pub(crate) struct Page {
     memory: NonNull<u8>,
-    bus: BusPage,
+    bus: Option<BusPage>,
     guest: GuestPage,
     access: Access,
     container: Arc<Container>,
@@ -136,7 +136,7 @@ impl Page {
 }
 
 impl PinnedPage for Page {
-    fn bus(&self) -> BusPage {
+    fn bus(&self) -> Option<BusPage> {
         self.bus
     }
 
@@ -279,18 +279,21 @@ impl Pins {
     }
 
     fn unpin(&self, page: Page) {
-        // SAFETY: By the page's invariant this mapping is live and the reference is the page's.
-        // Whoever called `VfioPinner::unpin` vouched that the NIC no longer uses it (invariant 3).
-        unsafe {
-            bindings::dma_unmap_page_attrs(
-                device_ptr(&self.nic),
-                page.bus.at(0).raw(),
-                PAGE_SIZE as usize,
-                direction(page.access),
-                0,
-            );
-            bindings::sluice_page_put(page.memory.as_ptr().cast());
+        if let (Some(bus), Some(direction)) = (page.bus, direction(page.access)) {
+            // SAFETY: By the page's invariant this mapping is live. Whoever called
+            // `VfioPinner::unpin` vouched that the NIC no longer uses it (invariant 3).
+            unsafe {
+                bindings::dma_unmap_page_attrs(
+                    device_ptr(&self.nic),
+                    bus.at(0).raw(),
+                    PAGE_SIZE as usize,
+                    direction,
+                    0,
+                )
+            };
         }
+        // SAFETY: By the page's invariant the reference is the page's.
+        unsafe { bindings::sluice_page_put(page.memory.as_ptr().cast()) };
         // Gives VFIO's pin back, the last that kept the page.
         drop(page);
     }
@@ -357,6 +360,42 @@ impl VfioPinner {
             self.pinned >= pinned && now_ns().saturating_sub(since_ns) < Self::LIMIT_NS
         })
     }
+
+    /// Maps a page for the NIC.
+    ///
+    /// # Safety
+    ///
+    /// `page` is an ordinary RAM page that VFIO has pinned.
+    unsafe fn map(
+        &mut self,
+        page: *mut bindings::page,
+        direction: bindings::dma_data_direction,
+    ) -> Result<BusPage, PinError> {
+        let nic = device_ptr(&self.pins.nic);
+        // SAFETY: The page is pinned (the caller's word); the NIC is bound (see `Pins::new`).
+        let bus =
+            unsafe { bindings::dma_map_page_attrs(nic, page, 0, PAGE_SIZE as usize, direction, 0) };
+        // SAFETY: `bus` is what the DMA API gave for this device.
+        if unsafe { bindings::sluice_dma_mapping_error(nic, bus) } != 0 {
+            return Err(PinError::NoMemory);
+        }
+        // A bounced mapping is a copy that somebody would have to keep in step with a page that
+        // the guest and the NIC share: refused.
+        // SAFETY: As above.
+        let direct = unsafe { !bindings::sluice_dma_need_sync(nic, bus) };
+        if let Some(bus) = BusPage::from_mapping(bus).filter(|_| direct) {
+            return Ok(bus);
+        }
+        if !core::mem::replace(&mut self.warned, true) {
+            dev_warn!(
+                self.pins.nic,
+                "cannot reach guest memory without bounce buffers (is swiotlb=force set?)\n"
+            );
+        }
+        // SAFETY: Mapped above, with the same size and direction.
+        unsafe { bindings::dma_unmap_page_attrs(nic, bus, PAGE_SIZE as usize, direction, 0) };
+        Err(PinError::NoMemory)
+    }
 }
 
 impl Pinner for VfioPinner {
@@ -373,9 +412,10 @@ impl Pinner for VfioPinner {
         if self.at_limit() {
             return Err(PinError::MemlockLimit);
         }
-        let prot = match access {
-            Access::Read => bindings::IOMMU_READ,
-            Access::Write => bindings::IOMMU_READ | bindings::IOMMU_WRITE,
+        let prot = if access.writes() {
+            bindings::IOMMU_READ | bindings::IOMMU_WRITE
+        } else {
+            bindings::IOMMU_READ
         };
         let mut pinned: *mut bindings::page = ptr::null_mut();
         // SAFETY: The device is live and open, and there is room for one page's pointer.
@@ -405,55 +445,26 @@ impl Pinner for VfioPinner {
             return Err(PinError::NotMapped);
         };
 
-        let nic = device_ptr(&self.pins.nic);
-        // SAFETY: The page is pinned; the NIC is bound (see `new`).
-        let bus = unsafe {
-            bindings::dma_map_page_attrs(nic, pinned, 0, PAGE_SIZE as usize, direction(access), 0)
-        };
-        // SAFETY: `bus` is what the DMA API gave for this device.
-        if unsafe { bindings::sluice_dma_mapping_error(nic, bus) } != 0 {
-            vfio_unpin(&self.container, page);
-            return Err(PinError::NoMemory);
-        }
-        // A bounced mapping is a copy that somebody would have to keep in step with a page that
-        // the guest and the NIC share: refused.
-        // SAFETY: As above.
-        let direct = unsafe { !bindings::sluice_dma_need_sync(nic, bus) };
-        match BusPage::from_mapping(bus).filter(|_| direct) {
-            Some(bus) => {
-                // SAFETY: The page is pinned, so it can be referred to once more.
-                unsafe { bindings::sluice_page_get(memory.as_ptr().cast()) };
-                self.pinned = self.pinned.saturating_add(1);
-                // INVARIANT: Pinned and mapped above, with a reference of its own.
-                Ok(Page {
-                    memory,
-                    bus,
-                    guest: page,
-                    access,
-                    container: self.container.clone(),
-                })
-            }
-            None => {
-                if !core::mem::replace(&mut self.warned, true) {
-                    dev_warn!(
-                        self.pins.nic,
-                        "cannot reach guest memory without bounce buffers (is swiotlb=force set?)\n"
-                    );
-                }
-                // SAFETY: Mapped above, with the same size and direction.
-                unsafe {
-                    bindings::dma_unmap_page_attrs(
-                        nic,
-                        bus,
-                        PAGE_SIZE as usize,
-                        direction(access),
-                        0,
-                    )
-                };
+        // SAFETY: The page is RAM, and pinned.
+        let map = |direction| unsafe { self.map(pinned, direction) };
+        let bus = match direction(access).map(map).transpose() {
+            Ok(bus) => bus,
+            Err(error) => {
                 vfio_unpin(&self.container, page);
-                Err(PinError::NoMemory)
+                return Err(error);
             }
-        }
+        };
+        // SAFETY: The page is pinned, so it can be referred to once more.
+        unsafe { bindings::sluice_page_get(memory.as_ptr().cast()) };
+        self.pinned = self.pinned.saturating_add(1);
+        // INVARIANT: Pinned and mapped above, with a reference of its own.
+        Ok(Page {
+            memory,
+            bus,
+            guest: page,
+            access,
+            container: self.container.clone(),
+        })
     }
 
     fn unpin(&mut self, page: Page) {
@@ -481,11 +492,12 @@ fn pin_error(error: Error) -> PinError {
     }
 }
 
-/// What the DMA API is told about a page.
-const fn direction(access: Access) -> bindings::dma_data_direction {
+/// What the DMA API is told about a page; `None`: nothing, it is not for the NIC.
+const fn direction(access: Access) -> Option<bindings::dma_data_direction> {
     match access {
-        Access::Read => bindings::dma_data_direction::DMA_TO_DEVICE,
+        Access::Read => Some(bindings::dma_data_direction::DMA_TO_DEVICE),
         // Receive buffers share pages with what the guest sends.
-        Access::Write => bindings::dma_data_direction::DMA_BIDIRECTIONAL,
+        Access::Write => Some(bindings::dma_data_direction::DMA_BIDIRECTIONAL),
+        Access::CpuRead | Access::CpuWrite => None,
     }
 }

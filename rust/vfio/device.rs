@@ -36,6 +36,7 @@ use sluice_core::{
         PoolId,
         PAGE_SIZE, //
     },
+    map::Strategy,
     net::MacAddr,
     platform::{
         HwError,
@@ -107,7 +108,8 @@ use crate::{
     }, //
 };
 
-/// Receive buffers that can be bounced at a time, one host page each: 1 MiB for an open slice.
+/// Receive buffers that can be bounced at a time, one host page each: 1 MiB for an open slice. More
+/// where everything is copied.
 const BOUNCE_PAGES: usize = 256;
 
 /// Most bytes that a slice keeps pinned unless the administrator says otherwise.
@@ -311,10 +313,24 @@ impl SliceDev {
         slice.set_mac(mac).map_err(|slice::Busy| EBUSY)
     }
 
-    /// Changes what the guest may ask for. `EBUSY` while the slice is open.
-    pub(crate) fn set_policy(&self, policy: Policy) -> Result {
+    /// Changes what the guest may ask for and send. `EBUSY` while the slice is open.
+    pub(crate) fn change_policy(&self, change: impl FnOnce(&mut Policy)) -> Result {
         let mut state = self.lock();
+        let mut policy = *state.slice.policy();
+        change(&mut policy);
         state.slice.set_policy(policy).map_err(|slice::Busy| EBUSY)
+    }
+
+    /// Changes how long the guest's pages stay pinned, at any time. `ENOMEM` where there is no memory
+    /// for copies.
+    pub(crate) fn set_strategy(&self, strategy: Strategy) -> Result {
+        let now_ns = now_ns();
+        let changed = self.change(|slice| {
+            let changed = slice.set_strategy(strategy, now_ns);
+            self.pins.settle();
+            changed
+        });
+        changed.map_err(|slice::NoMemory| ENOMEM)
     }
 
     /// Most bytes that the slice keeps pinned for packets.
@@ -374,20 +390,28 @@ impl SliceDev {
         let Some(mut hardware) = hardware else {
             return;
         };
+        // The NIC may use that memory for ever: nobody gets it (invariant 3).
         if hardware.rx.stop() == Err(HwError::Timeout) {
-            // The NIC may write there for ever: nobody gets that memory (invariant 3).
             dev_err!(
                 self.dev,
                 "the receive queue does not stop: its buffers are given up\n"
             );
-            core::mem::forget(hardware.bounce);
+            core::mem::forget(hardware.rx_bounce);
+        }
+        if hardware.tx.stop() == Err(HwError::Timeout) {
+            dev_err!(
+                self.dev,
+                "the transmit queue does not stop: its buffers are given up\n"
+            );
+            core::mem::forget(hardware.tx_bounce);
         }
     }
 
     /// What the pool, the VMM's memory and the settings make up.
     fn hardware(&self, state: &State, container: Container) -> Result<Hardware<KernelPlatform>> {
         let claim = state.claim.as_ref().ok_or(ENODEV)?;
-        let bounce = BouncePages::new(&self.nic_dev, BOUNCE_PAGES)?;
+        let rx_bounce = BouncePages::new(&self.nic_dev, BOUNCE_PAGES)?;
+        let tx_bounce = BouncePages::new(&self.nic_dev, 0)?;
         let (tx, rx) = claim.queues()?;
         Ok(Hardware {
             pinner: VfioPinner::new(container, self.pins.clone())?,
@@ -395,7 +419,8 @@ impl SliceDev {
             rx: Queue::Rx(rx),
             port: claim.port(),
             signals: Signals(self.irqs.clone()),
-            bounce,
+            tx_bounce,
+            rx_bounce,
             limits: Limits {
                 pinned_pages: u32::try_from(state.pinned_bytes_max / PAGE_SIZE)?,
                 seed: random(),

@@ -3,6 +3,7 @@
 //! Kinds of addresses and indices. Each is its own type, so that one cannot stand for another.
 
 use core::fmt;
+use core::num::NonZeroU64;
 
 /// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = 12;
@@ -88,30 +89,36 @@ impl fmt::Debug for GuestPage {
 
 /// A page-aligned address as the NIC puts it on the bus, obtained by pinning a guest page or
 /// allocating host memory.
+///
+/// Kept with its lowest bit set, so that an `Option` of it takes no more room.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BusPage(u64);
+pub struct BusPage(NonZeroU64);
 
 impl BusPage {
+    const MARK: u64 = 1;
+
     /// Takes the bus address of a page that is mapped for the NIC, or `None` if it is not aligned.
     ///
     /// For the platform only: it vouches that the page is pinned and mapped.
     pub const fn from_mapping(raw: u64) -> Option<Self> {
-        if raw & (PAGE_SIZE - 1) == 0 {
-            Some(Self(raw))
-        } else {
-            None
+        if raw & (PAGE_SIZE - 1) != 0 {
+            return None;
+        }
+        match NonZeroU64::new(raw | Self::MARK) {
+            Some(marked) => Some(Self(marked)),
+            None => None,
         }
     }
 
     /// The bus address of a byte in this page; `offset` is reduced modulo the page size.
     pub const fn at(self, offset: u16) -> BusAddr {
-        BusAddr(self.0 | (offset as u64 & (PAGE_SIZE - 1)))
+        BusAddr((self.0.get() & !Self::MARK) | (offset as u64 & (PAGE_SIZE - 1)))
     }
 
     /// Whether `other` follows this page directly on the bus.
     pub const fn is_followed_by(self, other: BusPage) -> bool {
-        match self.0.checked_add(PAGE_SIZE) {
-            Some(next) => next == other.0,
+        match self.0.get().checked_add(PAGE_SIZE) {
+            Some(next) => next == other.0.get(),
             None => false,
         }
     }
@@ -119,7 +126,7 @@ impl BusPage {
 
 impl fmt::Debug for BusPage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BusPage({:#x})", self.0)
+        write!(f, "BusPage({:#x})", self.at(0).raw())
     }
 }
 

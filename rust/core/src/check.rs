@@ -2,7 +2,8 @@
 
 //! The rules that a guest can break, each with its name.
 //!
-//! A [`Rejection`] stops the queue it occurs on and is counted under its own name
+//! A [`Rejection`] stops the queue it occurs on (or drops one frame: [`Rejection::drops_frame`]) and is
+//! counted under its own name
 //! ([`crate::stats::Stats::rejections`]), so that an administrator reads the rule and not a number.
 
 use core::fmt;
@@ -118,7 +119,8 @@ rejections! {
     NotMemory = "not_memory",
     /// A buffer is guest memory that the NIC may not use so.
     AccessDenied = "access_denied",
-    /// The VMM's limit on locked memory leaves no room for one packet.
+    /// A limit on locked memory leaves no room for one packet: the VMM's, or, where pages are never
+    /// unpinned, the slice's.
     PinLimit = "pin_limit",
     /// The host cannot pin the page or the NIC cannot reach it.
     PinFailed = "pin_failed",
@@ -132,6 +134,24 @@ rejections! {
     RxHeaderOdd = "rx_header_odd",
     /// Receive buffer is scattered on the bus and too large to bounce.
     RxScattered = "rx_scattered",
+    /// Packet or receive buffer larger than what the host has for copies.
+    CopyTooLarge = "copy_too_large",
+    /// Frame whose source address is not the slice's. The frame is dropped.
+    SpoofedSource = "spoofed_source",
+    /// Frame in a VLAN that the slice may not send into. The frame is dropped.
+    VlanNotAllowed = "vlan_not_allowed",
+    /// Frame of MAC control, or to an address that is for bridges alone. The frame is dropped.
+    MacControl = "mac_control",
+}
+
+impl Rejection {
+    /// Whether breaking the rule costs one frame only, and the queue goes on.
+    pub const fn drops_frame(self) -> bool {
+        matches!(
+            self,
+            Self::SpoofedSource | Self::VlanNotAllowed | Self::MacControl
+        )
+    }
 }
 
 impl fmt::Display for Rejection {

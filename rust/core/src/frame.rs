@@ -18,6 +18,7 @@ use crate::desc::tx::{
     TxDesc, //
 };
 use crate::ring::RingIndex;
+use crate::source::SourceRules;
 
 /// Most data descriptors in a packet. Linux needs 18 (MAX_SKB_FRAGS and the head).
 pub const MAX_SEGMENTS: usize = 40;
@@ -41,6 +42,8 @@ pub const VLAN_BYTES: u32 = 4;
 pub struct TxLimits {
     /// Longest frame on the wire in bytes, with Ethernet header, VLAN tag and FCS.
     pub max_frame_bytes: u32,
+    /// Rules for what is in a frame; `None`: anything may be.
+    pub source: Option<SourceRules>,
 }
 
 /// One piece of a packet in guest memory.
@@ -251,9 +254,8 @@ impl TxFrame {
 
 /// A packet that may be mapped and sent.
 ///
-/// Its bytes still lie where the guest can change them. A check of the bytes themselves (source
-/// address and VLAN, invariant 9) belongs between this and the mapping: copy the first 14 to
-/// 18 bytes to host memory, check the copy, send the copy, and let the first segment start after it.
+/// Its bytes still lie where the guest can change them. The first of them are copied, checked as
+/// the copy ([`SourceRules`]), and sent from there.
 #[derive(Clone, Copy, Debug)]
 pub struct Checked<'a> {
     frame: &'a TxFrame,
@@ -264,6 +266,12 @@ impl<'a> Checked<'a> {
     /// Where the bytes are, in order; at most [`MAX_SEGMENTS`].
     pub fn segments(&self) -> &'a [Segment] {
         self.frame.segments()
+    }
+
+    /// How many bytes there are; not zero.
+    #[allow(clippy::len_without_is_empty)]
+    pub const fn len(&self) -> u32 {
+        self.frame.len
     }
 
     /// What the NIC is to do with them.

@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod addr;
+mod bounce;
 pub mod check;
 pub mod desc;
 pub mod frame;
@@ -20,6 +21,7 @@ pub mod pool;
 pub mod ring;
 pub mod rx;
 pub mod slice;
+pub mod source;
 pub mod stats;
 pub mod tx;
 pub mod vf;

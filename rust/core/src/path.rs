@@ -18,6 +18,8 @@ pub struct Io<'a, P: Platform, M> {
     pub pinner: &'a mut P::Pinner,
     /// The slice's mappings.
     pub map: &'a mut M,
+    /// The path's host buffers.
+    pub bounce: &'a mut P::Bounce,
     /// The slice's counters.
     pub stats: &'a mut Stats,
 }

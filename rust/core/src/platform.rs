@@ -16,13 +16,38 @@ use crate::addr::{
 };
 use crate::net::MacAddr;
 
-/// What the NIC may do with a pinned page.
+/// What may be done with a pinned page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// The NIC reads the page (transmit).
     Read,
-    /// The NIC writes the page (receive); the CPU may read and write it (rings).
+    /// The NIC writes the page (receive); the CPU may read and write it.
     Write,
+    /// The CPU alone reads the page: it is not mapped for the NIC.
+    CpuRead,
+    /// The CPU alone reads and writes the page (rings, copies): it is not mapped for the NIC.
+    CpuWrite,
+}
+
+impl Access {
+    /// Whether the page is written.
+    pub const fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::CpuWrite)
+    }
+
+    /// Whether the page is mapped for the NIC.
+    pub const fn is_by_nic(self) -> bool {
+        matches!(self, Self::Read | Self::Write)
+    }
+
+    /// The same for the CPU alone.
+    pub const fn by_cpu(self) -> Self {
+        if self.writes() {
+            Self::CpuWrite
+        } else {
+            Self::CpuRead
+        }
+    }
 }
 
 /// Why a page could not be pinned.
@@ -41,14 +66,14 @@ pub enum PinError {
     Later,
 }
 
-/// A guest page that is pinned and mapped for the NIC. Not `Clone`: it goes back through
-/// [`Pinner::unpin`] exactly once.
+/// A guest page that is pinned and, unless it is for the CPU alone, mapped for the NIC. Not `Clone`:
+/// it goes back through [`Pinner::unpin`] exactly once.
 ///
 /// The guest can read and write the page at any time. Loads are therefore volatile copies; two
 /// loads of one place may differ (invariant 4).
 pub trait PinnedPage {
-    /// Where the NIC finds the page.
-    fn bus(&self) -> BusPage;
+    /// Where the NIC finds the page; `None` where it is pinned for the CPU alone.
+    fn bus(&self) -> Option<BusPage>;
     /// Copies 16 bytes at `offset` (a multiple of 16; reduced modulo the page size), as two
     /// little-endian words. Each word is loaded once.
     fn load_desc(&self, offset: u16) -> [u64; 2];
@@ -67,7 +92,7 @@ pub trait PinnedPage {
 pub trait Pinner {
     /// A pinned page.
     type Page: PinnedPage;
-    /// Pins `page`, charges it to the VMM and maps it for the NIC. Sleeps.
+    /// Pins `page`, charges it to the VMM and maps it as `access` says. Sleeps.
     fn pin(&mut self, page: GuestPage, access: Access) -> Result<Self::Page, PinError>;
     /// Unmaps and unpins. The caller has seen to invariant 3.
     fn unpin(&mut self, page: Self::Page);
@@ -107,7 +132,8 @@ pub trait HwQueue {
     fn doorbell(&mut self, tail: u16);
     /// Clears the ring, head and tail, and enables the queue. Bounded.
     fn start(&mut self, layout: RxLayout) -> Result<(), HwError>;
-    /// Disables the queue and waits until the NIC touches neither ring nor buffers. Bounded. On
+    /// Disables the queue and waits until the NIC touches neither ring nor buffers; a transmit queue
+    /// is first given the time to send what it holds. What was done is written back. Bounded. On
     /// an error nothing may be assumed to be at rest.
     fn stop(&mut self) -> Result<(), HwError>;
 }
@@ -144,8 +170,12 @@ pub trait Alloc {
     fn filled<T>(len: usize, make: impl FnMut(usize) -> T) -> Option<Self::Buf<T>>;
 }
 
-/// Host memory for receive buffers whose guest pages do not lie next to each other on the bus.
+/// Host memory that stands in for the guest's on the bus: for receive buffers whose pages do not lie
+/// next to each other, and for everything under [`crate::map::Strategy::Copy`]. Each queue has its own.
 pub trait Bounce {
+    /// Sees that there are `slots` buffers, numbered from 0; those that are there stay. `false` when
+    /// out of memory. Sleeps.
+    fn reserve(&mut self, slots: u16) -> bool;
     /// Where the NIC finds the buffer; its bytes are contiguous.
     fn bus(&self, slot: u16) -> Option<BusPage>;
     /// Bytes in each buffer. A receive buffer that needs more cannot be bounced.
@@ -154,6 +184,8 @@ pub trait Bounce {
     }
     /// Copies out of buffer `slot`, from `offset`.
     fn copy_out(&self, slot: u16, offset: u16, bytes: &mut [u8]);
+    /// Copies into buffer `slot`, to `offset`. Bytes past the buffer's end are dropped.
+    fn copy_in(&mut self, slot: u16, offset: u16, bytes: &[u8]);
 }
 
 /// A machine: the traits above, together.

@@ -17,7 +17,8 @@ pub struct PathStats {
     /// Frames that the NIC marked as damaged. Receive only; not in [`Self::packets`].
     pub errors: u64,
     /// Guest descriptors copied and checked. Always the sum of [`Self::contexts`],
-    /// [`Self::posted`], [`Self::dropped`], [`Self::faulted`] and what is held at the moment.
+    /// [`Self::posted`], [`Self::dropped`], [`Self::filtered`], [`Self::faulted`] and what is held at
+    /// the moment.
     pub taken: u64,
     /// Guest descriptors that set a context. Transmit only.
     pub contexts: u64,
@@ -29,10 +30,14 @@ pub struct PathStats {
     pub abandoned: u64,
     /// Guest descriptors given up before they were posted because the queue was stopped.
     pub dropped: u64,
+    /// Guest descriptors of frames that were not sent because of what is in them. Transmit only.
+    pub filtered: u64,
     /// Guest descriptors given up because one of their packet broke a rule.
     pub faulted: u64,
     /// Packets (transmit) or buffers (receive) that were copied by the CPU.
     pub bounced: u64,
+    /// Bytes of these.
+    pub copied_bytes: u64,
     /// Polls that ended because the shadow ring or the map was full.
     pub busy: u64,
     /// Doorbells rung.
@@ -63,8 +68,10 @@ impl Stats {
             completed: 0,
             abandoned: 0,
             dropped: 0,
+            filtered: 0,
             faulted: 0,
             bounced: 0,
+            copied_bytes: 0,
             busy: 0,
             doorbells: 0,
         };
@@ -94,7 +101,8 @@ impl Stats {
 
     /// Rules broken, in all: each one stopped a queue or kept it from starting.
     pub fn faults(&self) -> u64 {
-        self.rejections.iter().sum()
+        let stops = self.rejections().filter(|(rule, _)| !rule.drops_frame());
+        stops.map(|(_, count)| count).sum()
     }
 }
 

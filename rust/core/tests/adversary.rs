@@ -21,10 +21,16 @@ use sim::{
 use sluice_core::check::Rejection;
 use sluice_core::map::{
     Mapper,
-    PageRange, //
+    PageRange,
+    Strategy, //
 };
+use sluice_core::net::MacAddr;
 use sluice_core::path::State;
 use sluice_core::platform::RxLayout;
+use sluice_core::source::{
+    SourceRules,
+    VlanPolicy, //
+};
 
 const GUEST_PAGES: u64 = 360;
 const MAX_FRAME: u32 = 1522;
@@ -62,9 +68,25 @@ struct Attack {
 }
 
 impl Attack {
-    fn new(seed: u64, builder: SimBuilder, flaws: u64, may_stick: bool) -> Self {
-        let rig = Rig::new(builder.seed(seed).guest_pages(GUEST_PAGES), Map::MIN_PAGES);
+    fn new(
+        strategy: Strategy,
+        seed: u64,
+        builder: SimBuilder,
+        flaws: u64,
+        may_stick: bool,
+    ) -> Self {
+        let builder = builder.seed(seed).guest_pages(GUEST_PAGES);
+        let mut rig = Rig::new(strategy, builder, Map::MIN_PAGES);
         rig.sim.world().hostile = true;
+        if seed / 4 % 2 == 0 {
+            // Frames are checked, and made of twos to begin with.
+            rig.source = Some(SourceRules {
+                mac: MacAddr::new([2; 6]),
+                vlans: VlanPolicy::Any,
+            });
+            let memory = vec![2; (GUEST_PAGES << 12) as usize];
+            rig.sim.world().guest_write(0, &memory);
+        }
         Self {
             rig,
             rng: Rng::new(!seed),
@@ -236,6 +258,9 @@ impl Attack {
                 None => packet.bytes.len(),
             };
             assert!(len >= 17 && len + 4 + tag <= MAX_FRAME as usize);
+            if self.rig.source.is_some() {
+                assert_eq!(packet.bytes[6..12], [2; 6], "spoofed");
+            }
         }
     }
 
@@ -334,7 +359,7 @@ impl Attack {
     }
 }
 
-fn many(runs: u64, steps: u32, flaws: &[u64], may_stick: bool) -> Tally {
+fn many(strategy: Strategy, runs: u64, steps: u32, flaws: &[u64], may_stick: bool) -> Tally {
     let mut tally = Tally::default();
     for seed in 0..runs {
         let flaws = flaws[seed as usize % flaws.len()];
@@ -344,7 +369,7 @@ fn many(runs: u64, steps: u32, flaws: &[u64], may_stick: bool) -> Tally {
             .bounce([0, 4, 64][seed as usize % 3], 1);
         // A failure names its seed: the panic comes from within this call.
         println!("seed {seed} flaws {flaws}");
-        let attack = Attack::new(seed, builder, flaws, may_stick).run(steps);
+        let attack = Attack::new(strategy, seed, builder, flaws, may_stick).run(steps);
         let (stats, map) = (&attack.rig.stats, attack.rig.map.stats());
         tally.taken += stats.tx.taken + stats.rx.taken;
         tally.posted += stats.tx.posted + stats.rx.posted;
@@ -363,21 +388,38 @@ fn many(runs: u64, steps: u32, flaws: &[u64], may_stick: bool) -> Tally {
     tally
 }
 
-#[test]
-fn hostile_guest_and_vmm() {
-    let tally = many(60, 3000, &[0, 1, 4, 15], false);
-    println!("{tally:#?}\n{} kinds of rejection", tally.rejected.len());
+/// What every strategy meets.
+fn hostile(strategy: Strategy) {
+    let runs = if strategy == Strategy::Persistent {
+        60
+    } else {
+        24
+    };
+    let tally = many(strategy, runs, 3000, &[0, 1, 4, 15], false);
+    println!(
+        "{}: {tally:#?}\n{} kinds of rejection",
+        strategy.name(),
+        tally.rejected.len()
+    );
     assert_eq!(tally.leaked, 0);
     assert!(tally.frames > 1000 && tally.received > 1000 && tally.bounced > 100);
-    assert!(tally.evictions > 100 && tally.quiesced > 10 && tally.busy > 10);
+    assert!(tally.quiesced > 10 && tally.busy > 10);
+    let evicts = matches!(strategy, Strategy::Persistent | Strategy::Copy);
+    assert_eq!(evicts, tally.evictions > 100);
+    let scattered = if strategy.copies() {
+        Rejection::CopyTooLarge
+    } else {
+        Rejection::RxScattered
+    };
     for rule in [
         Rejection::NotMemory,
         Rejection::AddressWraps,
         Rejection::TailOutsideRing,
         Rejection::PayloadLength,
-        Rejection::RxScattered,
         Rejection::AccessDenied,
         Rejection::PinFailed,
+        Rejection::SpoofedSource,
+        scattered,
     ] {
         assert!(
             tally.rejected.contains_key(rule.name()),
@@ -387,8 +429,39 @@ fn hostile_guest_and_vmm() {
 }
 
 #[test]
+fn hostile_guest_and_vmm_single_use() {
+    hostile(Strategy::SingleUse);
+}
+
+#[test]
+fn hostile_guest_and_vmm_shared() {
+    hostile(Strategy::Shared);
+}
+
+#[test]
+fn hostile_guest_and_vmm_persistent() {
+    hostile(Strategy::Persistent);
+}
+
+#[test]
+fn hostile_guest_and_vmm_direct_map() {
+    hostile(Strategy::DirectMap);
+}
+
+#[test]
+fn hostile_guest_and_vmm_copy() {
+    hostile(Strategy::Copy);
+}
+
+#[test]
 fn a_nic_that_does_not_stop() {
-    let tally = many(24, 3000, &[0, 2], true);
-    println!("{tally:#?}");
-    assert!(tally.leaked > 10);
+    for strategy in Strategy::ALL {
+        let tally = many(strategy, 8, 3000, &[0, 2], true);
+        println!("{}: {tally:#?}", strategy.name());
+        if strategy.copies() {
+            assert_eq!(tally.leaked, 0, "the NIC never had a page of the guest");
+        } else {
+            assert!(tally.leaked > 10);
+        }
+    }
 }

@@ -18,7 +18,8 @@ use sluice_core::desc::rx::BufferSizes;
 use sluice_core::frame::TxLimits;
 use sluice_core::map::{
     Mapper,
-    Persistent, //
+    PinMap,
+    Strategy, //
 };
 use sluice_core::net::MacAddr;
 use sluice_core::path::Io;
@@ -45,8 +46,8 @@ fn cpu_ns() -> u128 {
 struct Page(u64, Option<Rc<Vec<Cell<u64>>>>);
 
 impl PinnedPage for Page {
-    fn bus(&self) -> BusPage {
-        BusPage::from_mapping(self.0 << 12).unwrap()
+    fn bus(&self) -> Option<BusPage> {
+        BusPage::from_mapping(self.0 << 12)
     }
     fn load_desc(&self, offset: u16) -> [u64; 2] {
         let words = self.1.as_ref().unwrap();
@@ -162,7 +163,11 @@ impl Bounce for Nothing {
     fn bus(&self, _: u16) -> Option<BusPage> {
         None
     }
+    fn reserve(&mut self, _: u16) -> bool {
+        false
+    }
     fn copy_out(&self, _: u16, _: u16, _: &mut [u8]) {}
+    fn copy_in(&mut self, _: u16, _: u16, _: &[u8]) {}
 }
 
 struct Flat;
@@ -189,7 +194,9 @@ fn queue(done: [u64; 2]) -> Instantly {
 fn map_hit() {
     for pages in [64u64, 1024, 16384] {
         let mut memory = Memory::default();
-        let mut map = Persistent::<Memory, Vecs>::new(32768, 0x1234_5678_9abc_def1).unwrap();
+        let mut map =
+            PinMap::<Memory, Vecs>::new(Strategy::Persistent, 32768, 0x1234_5678_9abc_def1)
+                .unwrap();
         let mut rng = rng::Rng::new(1);
         let order: Vec<_> = (0..4096).map(|_| rng.below(pages)).collect();
         let rounds = 500;
@@ -209,19 +216,25 @@ fn map_hit() {
 #[ignore = "a measurement"]
 fn packets() {
     let mut memory = Memory::default();
-    let mut map = Persistent::<Memory, Vecs>::new(16384, 0x1234_5678_9abc_def1).unwrap();
+    let mut map =
+        PinMap::<Memory, Vecs>::new(Strategy::Persistent, 16384, 0x1234_5678_9abc_def1).unwrap();
     let mut stats = Stats::new();
     let config = |base| RingConfig::new(base, u32::from(RING) * 16).unwrap();
     for batch in [1u32, 32] {
-        let (mut tx, mut hw) = (TxPath::<Flat>::new(RING).unwrap(), queue([0, 1 << 32]));
+        let (mut tx, mut hw) = (
+            TxPath::<Flat>::new(RING, &Nothing).unwrap(),
+            queue([0, 1 << 32]),
+        );
         let mut io = Io {
             queue: &mut hw,
             pinner: &mut memory,
             map: &mut map,
+            bounce: &mut Nothing,
             stats: &mut stats,
         };
         let limits = TxLimits {
             max_frame_bytes: 1522,
+            source: None,
         };
         tx.enable(&mut io, config(TX_RING), limits).unwrap();
         let pages: Vec<_> = (0..4)
@@ -250,6 +263,7 @@ fn packets() {
         queue: &mut hw,
         pinner: &mut memory,
         map: &mut map,
+        bounce: &mut Nothing,
         stats: &mut stats,
     };
     let layout = RxLayout {
@@ -275,8 +289,8 @@ fn packets() {
             words[i % 256 * 2 + 1].set(0);
         }
         tail = (tail + 32) % u32::from(RING);
-        assert_eq!(rx.poll(&mut io, &Nothing, tail, 64).posted, 32);
-        assert_eq!(rx.poll(&mut io, &Nothing, tail, 0).completed, 32);
+        assert_eq!(rx.poll(&mut io, tail, 64).posted, 32);
+        assert_eq!(rx.poll(&mut io, tail, 0).completed, 32);
     }
     let each = (cpu_ns() - start) / u128::from(total);
     println!("receive, 32 per poll: {each} ns a packet, two polls");

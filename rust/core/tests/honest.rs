@@ -15,7 +15,10 @@ use sim::rig::Rig;
 use sim::rng::Rng;
 use sim::world::World;
 use sim::SimMachine;
-use sluice_core::map::Mapper;
+use sluice_core::map::{
+    Mapper,
+    Strategy, //
+};
 use sluice_core::platform::RxLayout;
 
 const TX_RING: u64 = 0x1080;
@@ -92,12 +95,19 @@ fn random_packet(world: &mut World, rng: &mut Rng, bump: &mut Bump) -> Send {
     }
 }
 
-fn run(seed: u64, contiguous: u64, packets: usize, layout: RxLayout, map_pages: u32) {
+fn run(
+    strategy: Strategy,
+    seed: u64,
+    contiguous: u64,
+    packets: usize,
+    layout: RxLayout,
+    map_pages: u32,
+) {
     let builder = SimMachine::builder()
         .seed(seed)
         .guest_pages(1200)
         .contiguous_percent(contiguous);
-    let mut rig = Rig::new(builder, map_pages);
+    let mut rig = Rig::new(strategy, builder, map_pages);
     let mut rng = Rng::new(seed ^ 77);
     let mut tx = GuestTx::new(TX_RING, 512);
     let mut rx = GuestRx::new(RX_RING, 256, layout.packet_bytes, layout.header_bytes);
@@ -189,9 +199,16 @@ fn run(seed: u64, contiguous: u64, packets: usize, layout: RxLayout, map_pages: 
     rig.shut_down();
     let stats = rig.map.stats();
     assert_eq!((stats.pinned, stats.leaked), (0, 0));
+    if strategy.copies() {
+        assert_eq!(rig.stats.tx.bounced, packets as u64);
+        assert_eq!(rig.stats.rx.bounced, rig.stats.rx.completed);
+    } else {
+        assert_eq!(rig.stats.tx.bounced, 0);
+    }
     println!(
-        "{packets} packets each way in {rounds} rounds, {} doorbells; frames sent {}; bounced {} of {}; \
+        "{}: {packets} packets each way in {rounds} rounds, {} doorbells; frames sent {}; bounced {} of {}; \
          multicast {}; map {stats:?}",
+        strategy.name(),
         rig.sim.world().doorbells(Dir::Tx),
         rig.stats.tx.packets,
         rig.stats.rx.bounced,
@@ -207,17 +224,28 @@ const ONE: RxLayout = RxLayout {
 
 #[test]
 fn hundred_thousand_packets() {
-    run(1, 50, 100_000, ONE, 4096);
+    run(Strategy::Persistent, 1, 50, 100_000, ONE, 4096);
+}
+
+#[test]
+fn under_every_strategy() {
+    for strategy in Strategy::ALL {
+        run(strategy, 6, 50, 10_000, ONE, 4096);
+    }
 }
 
 #[test]
 fn scattered_memory_and_a_small_map() {
-    run(2, 0, 10_000, ONE, 256);
+    for strategy in Strategy::ALL {
+        if strategy != Strategy::DirectMap {
+            run(strategy, 2, 0, 3_000, ONE, 256);
+        }
+    }
 }
 
 #[test]
 fn contiguous_memory() {
-    run(3, 100, 10_000, ONE, 700);
+    run(Strategy::Persistent, 3, 100, 10_000, ONE, 700);
 }
 
 #[test]
@@ -226,7 +254,9 @@ fn split_headers_and_small_buffers() {
         packet_bytes: 1024,
         header_bytes: 128,
     };
-    run(4, 30, 10_000, layout, 1024);
+    for strategy in Strategy::ALL {
+        run(strategy, 4, 30, 3_000, layout, 4096);
+    }
 }
 
 #[test]
@@ -235,15 +265,23 @@ fn split_headers_and_large_buffers() {
         packet_bytes: 2048,
         header_bytes: 128,
     };
-    run(5, 30, 10_000, layout, 2048);
+    for strategy in Strategy::ALL {
+        run(strategy, 5, 30, 3_000, layout, 4096);
+    }
 }
 
 /// The NIC stands still until the shadow ring is full to the last slot that a packet may take,
 /// then takes everything: nothing is overwritten and nothing is lost.
 #[test]
 fn a_nic_that_pauses() {
+    for strategy in Strategy::ALL {
+        pauses(strategy);
+    }
+}
+
+fn pauses(strategy: Strategy) {
     let builder = SimMachine::builder().guest_pages(1200).shadow(128);
-    let mut rig = Rig::new(builder.contiguous_percent(20), 4096);
+    let mut rig = Rig::new(strategy, builder.contiguous_percent(20), 4096);
     let mut rng = Rng::new(8);
     let mut tx = GuestTx::new(TX_RING, 512);
     rig.tx_enable(TX_RING, 512 * 16, MAX_FRAME).unwrap();

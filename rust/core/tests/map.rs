@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The persistent map against a naive one: same answers, same victims, same counts.
+//! The map against a naive one, under every strategy: same answers, same victims, same counts.
 
 mod sim;
 
@@ -9,19 +9,28 @@ use std::collections::{
     BTreeSet, //
 };
 
-use proptest::prelude::*;
-use sim::rig::Map;
-use sim::{
-    SimMachine,
-    SimPinner, //
+use proptest::prelude::{
+    any,
+    prop,
+    prop_assert,
+    prop_assert_eq,
+    prop_oneof,
+    proptest,
+    Just,
+    ProptestConfig,
+    Strategy as _, //
 };
+use proptest::test_runner::TestCaseError;
+use sim::rig::Map;
+use sim::SimMachine;
 use sluice_core::addr::GuestPage;
 use sluice_core::check::Rejection;
 use sluice_core::map::{
     MapError,
     MapRef,
     Mapper,
-    PageRange, //
+    PageRange,
+    Strategy, //
 };
 use sluice_core::platform::Access;
 
@@ -29,111 +38,153 @@ const LIMIT: u32 = Map::MIN_PAGES;
 /// What receive buffers may not take.
 const RESERVE: u32 = LIMIT / 2;
 
+/// Guest page, whether it is written, whether by the CPU alone.
+type Key = (u64, bool, bool);
+
+/// One pin.
+struct Pin {
+    key: Key,
+    users: u32,
+    doomed: bool,
+}
+
 /// Says the same thing as the map, with no regard for speed.
 #[derive(Default)]
 struct Naive {
-    /// Users of each page that can be handed out.
-    users: BTreeMap<(u64, bool), u32>,
-    /// Idle pages, oldest first.
-    idle: Vec<(u64, bool)>,
-    /// Users of each page that was taken away while in use.
-    doomed: Vec<((u64, bool), u32)>,
+    strategy: Strategy,
+    entries: BTreeMap<u64, Pin>,
+    /// Idle ones, oldest first.
+    idle: Vec<u64>,
+    next: u64,
     pins: u64,
     unpins: u64,
 }
 
 impl Naive {
-    fn pinned(&self) -> usize {
-        self.users.len() + self.doomed.len()
-    }
-
     fn write_busy(&self) -> u32 {
-        let live = self.users.iter().filter(|((_, w), n)| *w && **n != 0);
-        let doomed = self.doomed.iter().filter(|((_, w), _)| *w);
-        (live.count() + doomed.count()) as u32
+        let busy = self.entries.values().filter(|e| e.key.1 && e.users != 0);
+        busy.count() as u32
     }
 
-    fn acquire(&mut self, key: (u64, bool), mapped: bool) -> Result<(), MapError> {
-        let found = self.users.get(&key).copied();
-        if key.1 && found.unwrap_or(0) == 0 && self.write_busy() >= LIMIT - RESERVE {
+    fn unpin(&mut self, id: u64) {
+        self.idle.retain(|i| *i != id);
+        self.entries.remove(&id).unwrap();
+        self.unpins += 1;
+    }
+
+    /// Returns a name for the pin.
+    fn acquire(&mut self, page: u64, write: bool, mapped: bool) -> Result<u64, MapError> {
+        let key = (page, write, self.strategy == Strategy::Copy);
+        // Pins of single uses may be several; the map finds the youngest.
+        let mut live = self
+            .entries
+            .iter()
+            .filter(|(_, e)| e.key == key && !e.doomed);
+        let found = match self.strategy {
+            Strategy::SingleUse => None,
+            _ => live.next_back().map(|(id, e)| (*id, e.users)),
+        };
+        if write && found.map_or(0, |f| f.1) == 0 && self.write_busy() >= LIMIT - RESERVE {
             return Err(MapError::Busy);
         }
-        match found {
-            Some(_) => self.idle.retain(|k| *k != key),
+        let id = match found {
+            Some((id, _)) => {
+                self.idle.retain(|i| *i != id);
+                id
+            }
             None => {
-                if self.pinned() == LIMIT as usize {
-                    if self.idle.is_empty() {
-                        return Err(MapError::Busy);
+                if self.entries.len() == LIMIT as usize {
+                    if self.strategy == Strategy::DirectMap {
+                        return Err(MapError::Refused(Rejection::PinLimit));
                     }
-                    let victim = self.idle.remove(0);
-                    self.users.remove(&victim);
-                    self.unpins += 1;
+                    let oldest = self.idle.first().copied();
+                    self.unpin(oldest.ok_or(MapError::Busy)?);
                 }
                 if !mapped {
                     return Err(MapError::Refused(Rejection::NotMemory));
                 }
                 self.pins += 1;
+                self.next += 1;
+                let pin = Pin {
+                    key,
+                    users: 0,
+                    doomed: false,
+                };
+                self.entries.insert(self.next, pin);
+                self.next
             }
-        }
-        *self.users.entry(key).or_insert(0) += 1;
-        Ok(())
+        };
+        self.entries.get_mut(&id).unwrap().users += 1;
+        Ok(id)
     }
 
-    /// `old` tells a page that was taken away from one that was pinned again since.
-    fn release(&mut self, key: (u64, bool), old: bool) {
-        if old {
-            let at = self.doomed.iter().position(|(k, _)| *k == key).unwrap();
-            self.doomed[at].1 -= 1;
-            if self.doomed[at].1 == 0 {
-                self.doomed.remove(at);
-                self.unpins += 1;
-            }
+    fn release(&mut self, id: u64) {
+        let entry = self.entries.get_mut(&id).unwrap();
+        entry.users -= 1;
+        if entry.users != 0 {
             return;
         }
-        let users = self.users.get_mut(&key).unwrap();
-        *users -= 1;
-        if *users == 0 {
-            self.idle.push(key);
+        let by_cpu = entry.key.2;
+        let keep = match self.strategy {
+            Strategy::SingleUse | Strategy::Shared => false,
+            Strategy::Persistent | Strategy::DirectMap => !by_cpu,
+            Strategy::Copy => by_cpu,
+        };
+        if keep && !entry.doomed {
+            self.idle.push(id);
+        } else {
+            self.unpin(id);
         }
     }
 
     fn invalidate(&mut self, range: PageRange) -> u32 {
-        let within = |k: &(u64, bool)| range.contains(GuestPage::new(k.0));
-        for key in self
-            .users
-            .keys()
-            .copied()
+        let within = |(_, e): &(&u64, &Pin)| range.contains(GuestPage::new(e.key.0));
+        let ids: Vec<_> = self
+            .entries
+            .iter()
             .filter(within)
-            .collect::<Vec<_>>()
-        {
-            match self.users.remove(&key).unwrap() {
-                0 => {
-                    self.idle.retain(|k| *k != key);
-                    self.unpins += 1;
-                }
-                users => self.doomed.push((key, users)),
+            .map(|(i, _)| *i)
+            .collect();
+        let mut busy = 0;
+        for id in ids {
+            let entry = self.entries.get_mut(&id).unwrap();
+            if entry.users == 0 {
+                self.unpin(id);
+            } else {
+                entry.doomed = true;
+                busy += 1;
             }
         }
-        self.doomed.iter().filter(|(k, _)| within(k)).count() as u32
+        busy
+    }
+
+    fn switch(&mut self, strategy: Strategy) {
+        self.strategy = strategy;
+        while let Some(id) = self.idle.first().copied() {
+            self.unpin(id);
+        }
     }
 }
 
 #[derive(Clone, Debug)]
 enum Op {
     Acquire(u64, bool),
-    /// The oldest, or the one at this place.
+    /// The one at this place.
     Release(usize),
     Invalidate(u64, u64),
     InvalidateAll,
+    Switch(usize),
 }
 
-fn op() -> impl Strategy<Value = Op> {
+/// `switches` of about a hundred steps change the strategy.
+fn op(switches: u32) -> impl proptest::strategy::Strategy<Value = Op> {
     prop_oneof![
         60 => (0..700u64, any::<bool>()).prop_map(|(p, w)| Op::Acquire(p, w)),
         50 => any::<usize>().prop_map(Op::Release),
         2 => (0..700u64, 0..8u64).prop_map(|(p, n)| Op::Invalidate(p, n)),
         1 => (0..700u64, 0..700u64).prop_map(|(p, n)| Op::Invalidate(p, n)),
         1 => Just(Op::InvalidateAll),
+        switches => (0..Strategy::ALL.len()).prop_map(Op::Switch),
     ]
 }
 
@@ -149,84 +200,147 @@ fn range(first: u64, pages: u64) -> PageRange {
     PageRange::from_bytes(first << 12, (pages + 1) << 12).unwrap()
 }
 
-/// What is held: page, direction, and whether it was taken away meanwhile.
-type Held = ((u64, bool), MapRef, bool);
-
-fn drop_one(
-    held: &mut Vec<Held>,
-    at: usize,
-    map: &mut Map,
-    pin: &mut SimPinner,
-    naive: &mut Naive,
-) {
-    let (key, page, old) = held.remove(at);
-    // Most of the doomed come back in the order of their taking away; any order must do.
-    naive.release(key, old);
-    map.cancel(pin, page);
+fn run(strategy: Strategy, seed: u64, ops: Vec<Op>) -> Result<(), TestCaseError> {
+    let mut sim = SimMachine::builder().guest_pages(650).seed(seed).build();
+    let mut map = Map::new(strategy, LIMIT, seed).unwrap();
+    let mut naive = Naive::default();
+    naive.switch(strategy);
+    let mut held: Vec<(u64, MapRef)> = Vec::new();
+    for op in ops {
+        match op {
+            Op::Acquire(page, write) => {
+                let mapped = sim.world().is_mapped(page);
+                let result = map.acquire(&mut sim.pinner, GuestPage::new(page), access(write));
+                match (result, naive.acquire(page, write, mapped)) {
+                    (Ok(page), Ok(id)) => {
+                        prop_assert_eq!(page.bus().is_none(), naive.strategy == Strategy::Copy);
+                        prop_assert!(map.acquired(&page).is_some());
+                        held.push((id, page));
+                    }
+                    (result, expected) => {
+                        prop_assert_eq!(result.map(|_| ()), expected.map(|_| ()));
+                    }
+                }
+            }
+            Op::Release(at) if !held.is_empty() => {
+                let (id, page) = held.remove(at % held.len());
+                naive.release(id);
+                map.cancel(&mut sim.pinner, page);
+            }
+            Op::Release(_) => {}
+            Op::Invalidate(first, pages) => {
+                let range = range(first, pages);
+                let busy = map.invalidate(&mut sim.pinner, range);
+                prop_assert_eq!(busy, naive.invalidate(range));
+            }
+            Op::InvalidateAll => {
+                let busy = map.unpin_all(&mut sim.pinner);
+                prop_assert_eq!(busy, naive.invalidate(PageRange::ALL));
+            }
+            Op::Switch(to) => {
+                let strategy = Strategy::ALL[to];
+                map.set_strategy(&mut sim.pinner, strategy);
+                naive.switch(strategy);
+                prop_assert_eq!(map.strategy(), strategy);
+            }
+        }
+        let stats = map.stats();
+        prop_assert_eq!(stats.pinned as usize, naive.entries.len());
+        prop_assert_eq!((stats.pins, stats.unpins), (naive.pins, naive.unpins));
+        prop_assert_eq!(sim.world().pinned(), u64::from(stats.pinned));
+        prop_assert!(stats.pinned <= LIMIT);
+        let by_nic = naive.entries.values().filter(|e| !e.key.2).count();
+        prop_assert_eq!(sim.world().nic_pinned(), by_nic as u64);
+    }
+    for (id, page) in held {
+        naive.release(id);
+        map.cancel(&mut sim.pinner, page);
+    }
+    if matches!(map.strategy(), Strategy::SingleUse | Strategy::Shared) {
+        prop_assert_eq!(sim.world().pinned(), 0);
+    }
+    prop_assert_eq!(map.unpin_all(&mut sim.pinner), 0);
+    prop_assert_eq!(sim.world().pinned(), 0);
+    Ok(())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn agrees_with_the_naive_map(seed: u64, ops in prop::collection::vec(op(), 1..1500)) {
-        let mut sim = SimMachine::builder().guest_pages(650).seed(seed).build();
-        let mut map = Map::new(LIMIT, seed).unwrap();
-        let mut naive = Naive::default();
-        let mut held: Vec<Held> = Vec::new();
-        for op in ops {
-            match op {
-                Op::Acquire(page, write) => {
-                    let doomed = naive.doomed.iter().any(|(k, _)| *k == (page, write));
-                    if doomed {
-                        // Two generations of one page: checked on its own below.
-                        continue;
-                    }
-                    let mapped = sim.world().is_mapped(page);
-                    let result = map.acquire(&mut sim.pinner, GuestPage::new(page), access(write));
-                    let expected = naive.acquire((page, write), mapped);
-                    match (result, expected) {
-                        (Ok(r), Ok(())) => held.push(((page, write), r, false)),
-                        (result, expected) => prop_assert_eq!(result.map(|_| ()), expected),
-                    }
-                }
-                Op::Release(at) if !held.is_empty() => {
-                    let at = at % held.len();
-                    drop_one(&mut held, at, &mut map, &mut sim.pinner, &mut naive);
-                }
-                Op::Release(_) => {}
-                Op::Invalidate(first, pages) => {
-                    let range = range(first, pages);
-                    let busy = map.invalidate(&mut sim.pinner, range);
-                    prop_assert_eq!(busy, naive.invalidate(range));
-                    for (key, _, old) in &mut held {
-                        *old |= range.contains(GuestPage::new(key.0));
-                    }
-                }
-                Op::InvalidateAll => {
-                    let busy = map.unpin_all(&mut sim.pinner);
-                    prop_assert_eq!(busy, naive.invalidate(PageRange::ALL));
-                    held.iter_mut().for_each(|(_, _, old)| *old = true);
-                }
-            }
-            let stats = map.stats();
-            prop_assert_eq!(stats.pinned as usize, naive.pinned());
-            prop_assert_eq!((stats.pins, stats.unpins), (naive.pins, naive.unpins));
-            prop_assert_eq!(sim.world().pinned(), u64::from(stats.pinned));
-            prop_assert!(stats.pinned <= LIMIT);
-        }
-        while !held.is_empty() {
-            drop_one(&mut held, 0, &mut map, &mut sim.pinner, &mut naive);
-        }
-        prop_assert_eq!(map.unpin_all(&mut sim.pinner), 0);
-        prop_assert_eq!(sim.world().pinned(), 0);
+    fn agrees_with_the_naive_map(
+        which in 0..Strategy::ALL.len(),
+        seed: u64,
+        ops in prop::collection::vec(op(0), 1..1500),
+    ) {
+        run(Strategy::ALL[which], seed, ops)?;
     }
+
+    #[test]
+    fn agrees_whatever_the_strategy_was(
+        which in 0..Strategy::ALL.len(),
+        seed: u64,
+        ops in prop::collection::vec(op(2), 1..1500),
+    ) {
+        run(Strategy::ALL[which], seed, ops)?;
+    }
+}
+
+/// What each strategy does with the same work: 8 rounds over 32 pages, each page named twice at a
+/// time, as by two packets that share it.
+#[test]
+fn what_each_strategy_costs() {
+    for (strategy, pins, unpins, hits, pinned, most) in [
+        (Strategy::SingleUse, 512, 512, 0, 0, 2),
+        (Strategy::Shared, 256, 256, 256, 0, 1),
+        (Strategy::Persistent, 32, 0, 480, 32, 32),
+        (Strategy::DirectMap, 32, 0, 480, 32, 32),
+        (Strategy::Copy, 32, 0, 480, 32, 32),
+    ] {
+        let mut sim = SimMachine::builder().guest_pages(64).build();
+        let mut map = Map::new(strategy, LIMIT, 9).unwrap();
+        for page in (0..8 * 32).map(|i| GuestPage::new(i % 32)) {
+            let first = map.acquire(&mut sim.pinner, page, Access::Read).unwrap();
+            let second = map.acquire(&mut sim.pinner, page, Access::Read).unwrap();
+            map.cancel(&mut sim.pinner, first);
+            map.cancel(&mut sim.pinner, second);
+        }
+        let stats = map.stats();
+        println!("{:<10} {stats:?}", strategy.name());
+        assert_eq!((stats.pins, stats.unpins, stats.hits), (pins, unpins, hits));
+        assert_eq!(stats.hits + stats.misses, 512);
+        assert_eq!((stats.pinned, stats.pinned_most), (pinned, most));
+        let nic = if strategy.copies() { 0 } else { pinned };
+        assert_eq!(sim.world().nic_pinned(), u64::from(nic));
+    }
+}
+
+#[test]
+fn a_direct_map_that_is_full_says_so() {
+    let mut sim = SimMachine::builder().guest_pages(1000).build();
+    let mut map = Map::new(Strategy::DirectMap, LIMIT, 9).unwrap();
+    for page in 0..u64::from(LIMIT) {
+        let page = map.acquire(&mut sim.pinner, GuestPage::new(page), Access::Read);
+        map.cancel(&mut sim.pinner, page.unwrap());
+    }
+    let full = Some(MapError::Refused(Rejection::PinLimit));
+    let more = map.acquire(&mut sim.pinner, GuestPage::new(900), Access::Read);
+    assert_eq!(more.err(), full);
+    sim.world().memlock_pages = LIMIT.into();
+    map.invalidate(&mut sim.pinner, range(3, 0));
+    let more = map.acquire(&mut sim.pinner, GuestPage::new(900), Access::Read);
+    map.cancel(&mut sim.pinner, more.unwrap());
+    map.invalidate(&mut sim.pinner, range(4, 0));
+    sim.world().memlock_pages = 10;
+    let more = map.acquire(&mut sim.pinner, GuestPage::new(4), Access::Read);
+    assert_eq!(more.err(), full, "the VMM's limit is no better");
+    assert_eq!(map.stats().evictions, 0);
 }
 
 #[test]
 fn a_page_taken_away_is_pinned_anew() {
     let mut sim = SimMachine::builder().guest_pages(16).build();
-    let mut map = Map::new(LIMIT, 9).unwrap();
+    let mut map = Map::new(Strategy::Persistent, LIMIT, 9).unwrap();
     let page = GuestPage::new(3);
     let old = map.acquire(&mut sim.pinner, page, Access::Read).unwrap();
     assert_eq!(map.invalidate(&mut sim.pinner, range(3, 0)), 1);
@@ -244,7 +358,7 @@ fn a_page_taken_away_is_pinned_anew() {
 #[test]
 fn taking_everything_away_costs_no_walk_of_the_address_space() {
     let mut sim = SimMachine::builder().guest_pages(16).build();
-    let mut map = Map::new(1 << 16, 9).unwrap();
+    let mut map = Map::new(Strategy::Persistent, 1 << 16, 9).unwrap();
     let page = map.acquire(&mut sim.pinner, GuestPage::new(1), Access::Write);
     map.cancel(&mut sim.pinner, page.unwrap());
     assert_eq!(PageRange::from_bytes(0, u64::MAX), Some(PageRange::ALL));
@@ -262,7 +376,7 @@ fn a_limit_on_locked_memory_evicts_before_it_refuses() {
         .guest_pages(64)
         .memlock_pages(4)
         .build();
-    let mut map = Map::new(LIMIT, 9).unwrap();
+    let mut map = Map::new(Strategy::Persistent, LIMIT, 9).unwrap();
     for page in 0..32 {
         let page = map.acquire(&mut sim.pinner, GuestPage::new(page), Access::Read);
         map.cancel(&mut sim.pinner, page.expect("room is made"));
@@ -288,7 +402,7 @@ fn a_limit_on_locked_memory_evicts_before_it_refuses() {
 #[test]
 fn eviction_takes_the_least_recently_used() {
     let mut sim = SimMachine::builder().guest_pages(1000).build();
-    let mut map = Map::new(LIMIT, 9).unwrap();
+    let mut map = Map::new(Strategy::Persistent, LIMIT, 9).unwrap();
     let mut touch = |map: &mut Map, page| {
         let before = map.stats().misses;
         let page = map.acquire(&mut sim.pinner, GuestPage::new(page), Access::Read);

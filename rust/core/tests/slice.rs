@@ -4,7 +4,11 @@
 
 mod sim;
 
-use proptest::prelude::*;
+use proptest::prelude::{
+    proptest,
+    ProptestConfig, //
+};
+use sim::bench::*;
 use sim::guest::{
     GuestRx,
     GuestTx,
@@ -15,158 +19,15 @@ use sim::nic::{
     WirePacket, //
 };
 use sim::rng::Rng;
-use sim::{
-    Shared,
-    SimMachine,
-    SimPlatform, //
-};
+use sim::Shared;
 use sluice_core::addr::GuestAddr;
 use sluice_core::check::Rejection;
-use sluice_core::net::MacAddr;
+use sluice_core::map::Strategy;
 use sluice_core::slice::*;
 use sluice_core::vf::{
     Queue,
     Width, //
 };
-
-const MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
-const PAGES: u64 = 512;
-const MAP_PAGES: u32 = 512;
-
-const CTRL: u32 = 0x0000;
-const STATUS: u32 = 0x0008;
-const V2PMAILBOX: u32 = 0x0C40;
-const VMBMEM: u32 = 0x0800;
-const EIMS: u32 = 0x1524;
-const IVAR0: u32 = 0x1700;
-const RX: u32 = 0x2800;
-const TX: u32 = 0x3800;
-const BAL: u32 = 0x00;
-const BAH: u32 = 0x04;
-const LEN: u32 = 0x08;
-const SRRCTL: u32 = 0x0C;
-const TAIL: u32 = 0x18;
-const DCTL: u32 = 0x28;
-const ENABLE: u32 = 1 << 25;
-const ONE_BUFFER_2K: u32 = 1 << 25 | 2;
-
-const TX_RING: u64 = 0x1000;
-const RX_RING: u64 = 0x3000;
-const RING_LEN: u32 = 64 * 16;
-const BUFFERS: u64 = 0x10_000;
-
-/// A slice with its world.
-struct Bench {
-    world: Shared,
-    slice: Slice<SimPlatform>,
-    now_ns: u64,
-}
-
-impl Bench {
-    fn new(seed: u64) -> Self {
-        let sim = SimMachine::builder().seed(seed).guest_pages(PAGES).build();
-        let (world, hardware) = sim.into_hardware(MAP_PAGES);
-        let mut slice = Slice::new(MAC);
-        assert!(slice.open(hardware).is_ok());
-        Self {
-            world,
-            slice,
-            now_ns: 1,
-        }
-    }
-
-    fn write(&mut self, reg: u32, value: u32) {
-        self.slice.mmio_write(reg, Width::Dword, value, self.now_ns);
-    }
-
-    fn read(&mut self, reg: u32) -> u32 {
-        self.slice.mmio_read(reg, Width::Dword)
-    }
-
-    fn poll(&mut self) -> Polled {
-        self.now_ns += 1_000_000;
-        let polled = self.slice.poll(self.now_ns, 64);
-        self.world.borrow().check_live();
-        polled
-    }
-
-    fn master(&mut self, on: bool) {
-        let command = if on { 6 } else { 2 };
-        self.slice
-            .config_write(4, Width::Word, command, self.now_ns);
-    }
-
-    fn ring(&mut self, block: u32, base: u64, len: u32) {
-        self.write(block + BAL, base as u32);
-        self.write(block + BAH, (base >> 32) as u32);
-        self.write(block + LEN, len);
-    }
-
-    fn enable_tx(&mut self) {
-        self.ring(TX, TX_RING, RING_LEN);
-        self.write(TX + DCTL, ENABLE);
-    }
-
-    fn enable_rx(&mut self) {
-        self.ring(RX, RX_RING, RING_LEN);
-        self.write(RX + SRRCTL, ONE_BUFFER_2K);
-        self.write(RX + DCTL, ENABLE);
-    }
-
-    /// As a driver does it, up to running queues with unmasked interrupts.
-    fn bring_up(&mut self) {
-        self.master(true);
-        self.write(CTRL, 1 << 26);
-        assert_eq!(self.read(V2PMAILBOX) & 0x80, 0x80, "reset done");
-        self.request(&[1]);
-        self.write(IVAR0, 0x8081);
-        self.write(EIMS, 7);
-        self.enable_tx();
-        self.enable_rx();
-        assert_eq!(self.read(TX + DCTL) & ENABLE, ENABLE);
-        assert_eq!(self.read(RX + DCTL) & ENABLE, ENABLE);
-        assert_eq!(self.slice.state(), State::Running);
-    }
-
-    /// A message through the mailbox; the first word of the reply.
-    fn request(&mut self, words: &[u32]) -> u32 {
-        self.write(V2PMAILBOX, 4);
-        for (reg, word) in (VMBMEM..).step_by(4).zip(words) {
-            self.write(reg, *word);
-        }
-        self.write(V2PMAILBOX, 1);
-        assert_ne!(self.read(V2PMAILBOX) & 0x10, 0, "a reply is there");
-        let reply = self.read(VMBMEM);
-        self.write(V2PMAILBOX, 2);
-        reply
-    }
-
-    fn nic_runs(&mut self) {
-        let mut world = self.world.borrow_mut();
-        world.nic_tx_fetch(u16::MAX);
-        world.nic_tx_write_back(u16::MAX);
-        world.nic_rx_fill(u16::MAX);
-    }
-
-    fn unmap(&mut self, pfn: u64, pages: u64) {
-        self.slice
-            .dma_unmap(GuestAddr::new(pfn << 12), pages << 12, self.now_ns);
-        for pfn in pfn..pfn + pages {
-            // Panics if the page is still pinned.
-            self.world.borrow_mut().unmap(pfn, false);
-        }
-        self.world.borrow().check_live();
-    }
-
-    fn close(mut self) {
-        assert!(self.slice.close(self.now_ns).is_some());
-        assert_eq!(self.world.borrow().pinned(), 0, "pins are left");
-        assert_eq!(self.slice.state(), State::Closed);
-        let maps = self.slice.map_stats();
-        assert_eq!((maps.pins, maps.pinned), (maps.unpins, 0));
-        self.world.borrow().check_canaries();
-    }
-}
 
 fn sends(len: u16) -> Send {
     Send {
@@ -434,7 +295,11 @@ fn vandalise(b: &mut Bench, rng: &mut Rng) {
                 b.enable_rx();
             }
         }
-        97 => b.write(block + DCTL, 0),
+        97 if rng.chance(50) => b.write(block + DCTL, 0),
+        97 => {
+            let strategy = rng.pick(&Strategy::ALL);
+            assert!(b.slice.set_strategy(strategy, b.now_ns).is_ok());
+        }
         98 => b.write(CTRL, 1 << 26),
         _ => b.slice.reset(b.now_ns),
     }
@@ -447,7 +312,11 @@ proptest! {
     #[test]
     fn a_vandal_breaks_nothing(seed: u64) {
         let mut rng = Rng::new(seed);
-        let mut b = Bench::new(seed);
+        let policy = Policy {
+            check_source: seed % 2 == 0,
+            ..Policy::default()
+        };
+        let mut b = Bench::with_policy(seed, policy);
         b.bring_up();
         for _ in 0..3000 {
             vandalise(&mut b, &mut rng);

@@ -149,6 +149,16 @@ impl RxWriteBack {
     /// L4E, IPE, RXE.
     pub const KNOWN: u32 = 0xff | (1 << 23) | (7 << 24) | (1 << 28) | (7 << 29);
 
+    /// The end of a packet of which no more came: to be thrown away.
+    pub const LOST: Self = Self {
+        len: 0,
+        header_len: 0,
+        split: false,
+        packet_type: 0,
+        vlan_tag: 0,
+        status: Self::DONE | Self::END_OF_PACKET | Self::ERROR,
+    };
+
     /// Reads a write-back. Lengths are cut to the buffers' sizes.
     pub fn parse([low, high]: [u64; 2], sizes: BufferSizes) -> Self {
         let status = high as u32 & Self::KNOWN;

@@ -2,21 +2,23 @@
 
 //! From guest page to bus page, and how long the pin lasts.
 //!
-//! A [`Mapper`] is one policy (DESIGN: single-use, shared, persistent, direct-map). The data path is
-//! generic over it, so that a look-up is never an indirect call. A mapping lives through three
-//! types that consume each other, which is how invariant 3 is kept:
+//! The policy is a [`Strategy`]; [`PinMap`] follows any of them and can change from one to another. The
+//! data path is generic over [`Mapper`], so that a look-up is never an indirect call. A mapping lives
+//! through three types that consume each other, which is how invariant 3 is kept:
 //!
 //! [`MapRef`] (acquired, not yet shown to the NIC) → [`InFlight`] (named by a shadow descriptor) →
 //! [`Mapper::release`], which asks for an [`AtRest`].
 
-mod persistent;
+mod pins;
+mod strategy;
+mod table;
 
-pub use persistent::Persistent;
+pub use pins::PinMap;
+pub use strategy::Strategy;
 
 use core::num::NonZeroU32;
 
 use crate::addr::{
-    BusAddr,
     BusPage,
     GuestPage, //
 };
@@ -80,18 +82,13 @@ impl PageRange {
 #[must_use]
 pub struct MapRef {
     slot: NonZeroU32,
-    bus: BusPage,
+    bus: Option<BusPage>,
 }
 
 impl MapRef {
-    /// Where the NIC finds the page.
-    pub const fn bus(&self) -> BusPage {
+    /// Where the NIC finds the page; `None` where only the CPU may use it.
+    pub const fn bus(&self) -> Option<BusPage> {
         self.bus
-    }
-
-    /// Where the NIC finds a byte of the page.
-    pub const fn bus_at(&self, offset: u16) -> BusAddr {
-        self.bus.at(offset)
     }
 
     /// From now on a shadow descriptor names the page.
@@ -167,8 +164,11 @@ impl MapStats {
     }
 }
 
-/// A policy for pins.
+/// Pins under a policy.
 pub trait Mapper<P: Pinner> {
+    /// Whether pages are for the CPU to copy, and have no place on the bus.
+    fn copies(&self) -> bool;
+
     /// Pins and maps `page`, or finds it pinned. Sleeps when it must pin.
     fn acquire(
         &mut self,
@@ -183,11 +183,15 @@ pub trait Mapper<P: Pinner> {
     /// Gives back a page that the NIC has done with.
     fn release(&mut self, pinner: &mut P, page: InFlight, proof: AtRest<'_>);
 
-    /// Gives up a page that the NIC may use for ever: it stays pinned, and is counted.
-    fn leak(&mut self, page: InFlight);
+    /// Gives up a page that the NIC may use for ever: it stays pinned, and is counted. One that was
+    /// never mapped for the NIC is given back.
+    fn leak(&mut self, pinner: &mut P, page: InFlight);
 
     /// The pinned page behind a posted one, for the CPU's access.
     fn page(&self, page: &InFlight) -> Option<&P::Page>;
+
+    /// The pinned page behind one that was not shown to the NIC, for the CPU's access.
+    fn acquired(&self, page: &MapRef) -> Option<&P::Page>;
 
     /// The VMM takes `range` away: unpins at once what is idle, and marks the rest to be unpinned
     /// at its last release; none of it is handed out again. Returns how many pages of the range

@@ -52,7 +52,7 @@ impl<Page: PinnedPage> GuestRing<Page> {
             let Some(page) = next.filter(|page| *page <= last) else {
                 break;
             };
-            match pinner.pin(page, Access::Write) {
+            match pinner.pin(page, Access::CpuWrite) {
                 Ok(pinned) => *slot = Some(pinned),
                 Err(_) => {
                     ring.close(pinner);

@@ -111,16 +111,17 @@ impl<const N: usize> Span<MapRef, N> {
         }
     }
 
-    /// Where the NIC finds the bytes, if they are contiguous.
+    /// Where the NIC finds the bytes, if they are contiguous and mapped for it.
     fn bus(&self) -> Option<BusAddr> {
         let mut last: Option<BusPage> = None;
         for page in self.pages.iter().flatten() {
-            if last.is_some_and(|last| !last.is_followed_by(page.bus())) {
+            let bus = page.bus()?;
+            if last.is_some_and(|last| !last.is_followed_by(bus)) {
                 return None;
             }
-            last = Some(page.bus());
+            last = Some(bus);
         }
-        Some(self.pages.first()?.as_ref()?.bus_at(self.offset))
+        Some(self.pages.first()?.as_ref()?.bus()?.at(self.offset))
     }
 
     fn posted(self) -> Span<InFlight, N> {
@@ -310,7 +311,8 @@ impl Slot {
     }
 
     /// Copies what the NIC wrote from the bounce buffer to the guest's pages. A packet that is
-    /// longer than the memory behind the buffer is cut and marked as damaged.
+    /// longer than the memory behind the buffer is cut and marked as damaged. Returns how many
+    /// bytes were copied.
     pub(super) fn copy_out<P: Pinner, M: Mapper<P>, B: Bounce>(
         &self,
         back: &mut RxWriteBack,
@@ -318,9 +320,9 @@ impl Slot {
         bounce: &B,
         map: &M,
         scratch: &mut [u8],
-    ) {
+    ) -> u64 {
         let Some(slot) = self.bounce else {
-            return;
+            return 0;
         };
         if back.len > self.packet.len {
             back.len = self.packet.len;
@@ -333,7 +335,7 @@ impl Slot {
             while done < len && step != 0 {
                 let now = step.min(len - done);
                 let Some(bytes) = scratch.get_mut(..usize::from(now)) else {
-                    return;
+                    break;
                 };
                 bounce.copy_out(slot, from + done, bytes);
                 if header {
@@ -344,6 +346,7 @@ impl Slot {
                 done += now;
             }
         }
+        u64::from(header_len) + u64::from(back.len)
     }
 
     /// Whether the packet that starts here went to a multicast address other than broadcast. For

@@ -5,6 +5,7 @@
 mod buffer;
 
 use crate::addr::GuestPage;
+use crate::bounce::Slots;
 use crate::check::Rejection;
 use crate::desc::rx::{
     is_done,
@@ -70,11 +71,7 @@ pub struct RxPath<P: Platform> {
     shadow: ShadowRing,
     /// One per shadow slot. The truth about what is in flight.
     slots: Buf<P, Slot>,
-    /// Free bounce buffers: the first `bounce_free` entries.
-    bounce: Buf<P, u16>,
-    bounce_free: usize,
-    /// Bounce buffers that are not lost.
-    bounce_count: usize,
+    bounce: Slots<P::Alloc>,
     scratch: Buf<P, u8>,
     sizes: BufferSizes,
     max_frame_bytes: u32,
@@ -82,6 +79,8 @@ pub struct RxPath<P: Platform> {
     pending: Option<(RxBuffer, RingIndex)>,
     /// Bytes of the packet so far, when its last buffer is still to come.
     partial: Option<u32>,
+    /// The guest has the beginning of a packet whose rest was lost: it is to be told.
+    cut: bool,
     /// Next guest descriptor to copy.
     next: RingIndex,
     /// Guest descriptor after the last one written back.
@@ -93,18 +92,12 @@ impl<P: Platform> RxPath<P> {
     /// bounce buffers that `bounce` has, at most one per descriptor. `None` when out of memory.
     /// Sleeps.
     pub fn new(shadow_len: u16, bounce: &P::Bounce) -> Option<Self> {
-        let len = usize::from(shadow_len);
-        let bounce_count = (0..shadow_len)
-            .take_while(|slot| bounce.bus(*slot).is_some())
-            .count();
         Some(Self {
             state: State::Off,
             ring: None,
             shadow: ShadowRing::new(shadow_len)?,
-            slots: P::Alloc::filled(len, |_| Slot::default())?,
-            bounce: P::Alloc::filled(len, |slot| slot as u16)?,
-            bounce_free: bounce_count,
-            bounce_count,
+            slots: P::Alloc::filled(usize::from(shadow_len), |_| Slot::default())?,
+            bounce: Slots::new(0, shadow_len, bounce)?,
             scratch: P::Alloc::filled(buffer::SCRATCH_BYTES, |_| 0)?,
             sizes: BufferSizes::new(RxLayout {
                 packet_bytes: 1024,
@@ -114,6 +107,7 @@ impl<P: Platform> RxPath<P> {
             max_frame_bytes: 0,
             pending: None,
             partial: None,
+            cut: false,
             next: RingIndex::ZERO,
             head: RingIndex::ZERO,
         })
@@ -149,6 +143,11 @@ impl<P: Platform> RxPath<P> {
         self.ring.as_ref().is_some_and(|r| r.touches(first, last))
     }
 
+    /// Takes in host buffers that `bounce` has got since.
+    pub fn grow(&mut self, bounce: &P::Bounce) {
+        self.bounce.grow(bounce);
+    }
+
     /// Pins the guest ring and starts the queue, both empty.
     ///
     /// Rings of one slice must not share bytes: the caller asks [`RingConfig::overlaps`].
@@ -170,6 +169,7 @@ impl<P: Platform> RxPath<P> {
         self.max_frame_bytes = config.max_frame_bytes;
         self.pending = None;
         self.partial = None;
+        self.cut = false;
         self.next = RingIndex::ZERO;
         self.head = RingIndex::ZERO;
         self.state = State::Running;
@@ -181,7 +181,6 @@ impl<P: Platform> RxPath<P> {
     pub fn poll<M: Mapper<P::Pinner>>(
         &mut self,
         io: &mut Io<'_, P, M>,
-        bounce: &P::Bounce,
         tail: u32,
         budget: u16,
     ) -> Progress {
@@ -189,9 +188,9 @@ impl<P: Platform> RxPath<P> {
         if self.state == State::Off {
             return progress;
         }
-        self.reap(io, bounce, &mut progress);
+        self.reap(io, &mut progress);
         if self.state == State::Running {
-            if let Err(fault) = self.take(io, bounce, tail, budget, &mut progress) {
+            if let Err(fault) = self.take(io, tail, budget, &mut progress) {
                 io.stats.reject(fault.rejection);
                 self.pending = None;
                 self.state = State::Faulted(fault);
@@ -206,7 +205,6 @@ impl<P: Platform> RxPath<P> {
     fn take<M: Mapper<P::Pinner>>(
         &mut self,
         io: &mut Io<'_, P, M>,
-        bounce: &P::Bounce,
         tail: u32,
         mut budget: u16,
         progress: &mut Progress,
@@ -246,20 +244,22 @@ impl<P: Platform> RxPath<P> {
                 if !mapped.is_direct() {
                     let needed =
                         u32::from(self.sizes.packet_bytes()) + u32::from(self.sizes.header_bytes());
-                    if self.bounce_count == 0 || needed > bounce.slot_bytes() {
+                    if self.bounce.usable() == 0 || needed > io.bounce.slot_bytes() {
                         mapped.cancel(io.pinner, io.map);
                         io.stats.rx.faulted += 1;
-                        let addr = wanted.packet.raw();
-                        return Err(fault(Rejection::RxScattered, index, addr));
+                        let rejection = if io.map.copies() {
+                            Rejection::CopyTooLarge
+                        } else {
+                            Rejection::RxScattered
+                        };
+                        return Err(fault(rejection, index, wanted.packet.raw()));
                     }
-                    let slot = self.bounce_free.checked_sub(1);
-                    let slot = slot.and_then(|i| self.bounce.get(i)).copied();
-                    if !slot.is_some_and(|slot| mapped.bounce_through(slot, bounce)) {
+                    let slot = self.bounce.take();
+                    if !slot.is_some_and(|slot| mapped.bounce_through(slot, io.bounce)) {
                         mapped.cancel(io.pinner, io.map);
                         progress.busy = true;
                         break;
                     }
-                    self.bounce_free -= 1;
                 }
                 mapped.post(io.queue, &mut self.shadow, &mut self.slots, index);
                 io.stats.rx.posted += 1;
@@ -280,6 +280,14 @@ impl<P: Platform> RxPath<P> {
             progress.taken += 1;
             io.stats.rx.taken += 1;
             self.next = size.next(index);
+            if core::mem::take(&mut self.cut) {
+                ring.store(index, RxWriteBack::LOST.emit());
+                self.head = self.next;
+                io.stats.rx.errors += 1;
+                io.stats.rx.dropped += 1;
+                progress.notify = true;
+                continue;
+            }
             let word = raw.command_word();
             let parsed = RxBuffer::parse(raw, self.sizes).map_err(|rejection| {
                 io.stats.rx.faulted += 1;
@@ -292,12 +300,7 @@ impl<P: Platform> RxPath<P> {
     }
 
     /// Hands what was written back to the guest, in order.
-    fn reap<M: Mapper<P::Pinner>>(
-        &mut self,
-        io: &mut Io<'_, P, M>,
-        bounce: &P::Bounce,
-        progress: &mut Progress,
-    ) {
+    fn reap<M: Mapper<P::Pinner>>(&mut self, io: &mut Io<'_, P, M>, progress: &mut Progress) {
         while let Some((words, proof)) = self.shadow.written_back(io.queue, 0, is_done) {
             let mut back = RxWriteBack::parse(words, self.sizes);
             if self.partial.is_some() {
@@ -307,11 +310,13 @@ impl<P: Platform> RxPath<P> {
             }
             if let Some(slot) = self.slots.get_mut(usize::from(self.shadow.head())) {
                 if slot.bounced() {
+                    let scratch = &mut self.scratch;
+                    let bytes = slot.copy_out(&mut back, self.sizes, io.bounce, io.map, scratch);
                     io.stats.rx.bounced += 1;
-                    slot.copy_out(&mut back, self.sizes, bounce, io.map, &mut self.scratch);
+                    io.stats.rx.copied_bytes += bytes;
                 }
                 let first = self.partial.is_none();
-                if first && slot.starts_with_multicast(&back, self.sizes, bounce, io.map) {
+                if first && slot.starts_with_multicast(&back, self.sizes, io.bounce, io.map) {
                     io.stats.rx.multicast += 1;
                 }
                 if let Some(ring) = &self.ring {
@@ -341,10 +346,7 @@ impl<P: Platform> RxPath<P> {
     fn retire<M: Mapper<P::Pinner>>(&mut self, io: &mut Io<'_, P, M>, proof: AtRest<'_>) {
         if let Some(slot) = self.slots.get_mut(usize::from(self.shadow.head())) {
             if let Some(number) = slot.take_bounce() {
-                if let Some(free) = self.bounce.get_mut(self.bounce_free) {
-                    *free = number;
-                    self.bounce_free += 1;
-                }
+                self.bounce.give(number);
             }
             for page in slot.take_pages() {
                 io.map.release(io.pinner, page, proof);
@@ -361,38 +363,90 @@ impl<P: Platform> RxPath<P> {
     pub fn stop<M: Mapper<P::Pinner>>(
         &mut self,
         io: &mut Io<'_, P, M>,
-        bounce: &P::Bounce,
     ) -> Result<Progress, HwError> {
         let mut progress = Progress::default();
         if self.state == State::Off {
             return Ok(progress);
         }
+        let stopped = self.halt(io, &mut progress);
+        self.close(io);
+        stopped.map(|_| progress)
+    }
+
+    /// Stops the queue and starts it again where it was. Afterwards no page is in use by this
+    /// queue, and none of its buffers is known to the NIC; the next poll posts them anew, from what
+    /// the guest ring then says.
+    ///
+    /// Packets that arrive meanwhile are lost, as if the link had failed. Of one that was lost in
+    /// part the guest gets an end that is marked as damaged. On an error the queue is off, as
+    /// after [`Self::stop`].
+    pub fn restart<M: Mapper<P::Pinner>>(
+        &mut self,
+        io: &mut Io<'_, P, M>,
+    ) -> Result<Progress, HwError> {
+        let mut progress = Progress::default();
+        if self.state == State::Off {
+            return Ok(progress);
+        }
+        let halted = self.halt(io, &mut progress).and_then(|oldest| {
+            self.shadow.start(io.queue, self.sizes.layout())?;
+            Ok(oldest)
+        });
+        match halted {
+            Ok(oldest) => {
+                self.next = oldest.unwrap_or(self.next);
+                Ok(progress)
+            }
+            Err(error) => {
+                self.close(io);
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops the NIC's queue; hands over what is complete and gives up the rest. Returns the guest
+    /// descriptor of the oldest buffer that was given up.
+    fn halt<M: Mapper<P::Pinner>>(
+        &mut self,
+        io: &mut Io<'_, P, M>,
+        progress: &mut Progress,
+    ) -> Result<Option<RingIndex>, HwError> {
         let stopped = self.shadow.stop(io.queue);
-        self.reap(io, bounce, &mut progress);
+        self.reap(io, progress);
+        let mut oldest = None;
         while !self.shadow.is_empty() {
             io.stats.rx.abandoned += 1;
+            let slot = self.slots.get(usize::from(self.shadow.head()));
+            oldest = oldest.or(slot.map(Slot::index));
             match &stopped {
                 Ok(quiesced) => self.retire(io, quiesced.at_rest()),
                 Err(_) => self.leak(io),
             }
         }
-        io.stats.rx.dropped += u64::from(self.pending.take().is_some());
-        self.partial = None;
+        if let Some((_, index)) = self.pending.take() {
+            io.stats.rx.dropped += 1;
+            oldest = oldest.or(Some(index));
+        }
+        self.cut |= self.partial.take().is_some();
+        stopped.map(|_| oldest)
+    }
+
+    /// Lets go of the guest ring.
+    fn close<M: Mapper<P::Pinner>>(&mut self, io: &mut Io<'_, P, M>) {
         if let Some(ring) = self.ring.take() {
             ring.close(io.pinner);
         }
         self.state = State::Off;
-        stopped.map(|_| progress)
     }
 
     /// Gives up the pages and the bounce buffer of the oldest slot without proof.
     fn leak<M: Mapper<P::Pinner>>(&mut self, io: &mut Io<'_, P, M>) {
         if let Some(slot) = self.slots.get_mut(usize::from(self.shadow.head())) {
             if slot.take_bounce().is_some() {
-                self.bounce_count = self.bounce_count.saturating_sub(1);
+                self.bounce.lose();
             }
             for page in slot.take_pages() {
-                io.map.leak(page);
+                io.map.leak(io.pinner, page);
             }
         }
         self.shadow.retire(1);

@@ -8,21 +8,27 @@
 
 mod open;
 mod policy;
+mod strategy;
 
 pub use open::{
     Hardware,
     Limits, //
 };
 pub use policy::Policy;
+pub use strategy::NoMemory;
 
 use crate::addr::GuestAddr;
 use crate::check::Rejection;
 use crate::map::{
     MapStats,
-    PageRange, //
+    PageRange,
+    Strategy, //
 };
 use crate::net::MacAddr;
-use crate::path::Fault;
+use crate::path::{
+    Fault,
+    Progress, //
+};
 use crate::platform::{
     HwError,
     Platform, //
@@ -103,6 +109,7 @@ pub struct Busy;
 pub struct Slice<P: Platform> {
     function: Function,
     policy: Policy,
+    strategy: Strategy,
     open: Option<Open<P>>,
     stats: Stats,
     /// Counters of maps that are gone.
@@ -120,6 +127,7 @@ impl<P: Platform> Slice<P> {
         Self {
             function: Function::new(Identity { mac }),
             policy: Policy::default(),
+            strategy: Strategy::default(),
             open: None,
             stats: Stats::new(),
             past_maps: MapStats::default(),
@@ -201,7 +209,8 @@ impl<P: Platform> Slice<P> {
         if self.open.is_some() {
             return Err((OpenError::Busy, hardware));
         }
-        let mut open = Open::new(hardware).map_err(|hardware| (OpenError::NoMemory, hardware))?;
+        let mut open = Open::new(self.strategy, hardware)
+            .map_err(|hardware| (OpenError::NoMemory, hardware))?;
         self.stopped = None;
         self.unreported = None;
         self.kicked = false;
@@ -330,7 +339,8 @@ impl<P: Platform> Slice<P> {
                     Action::None
                 }
                 Action::TxEnable(ring) => {
-                    let started = self.with_open(|open, stats| open.start_tx(ring, stats));
+                    let source = self.policy.source_rules(self.function.identity().mac);
+                    let started = self.with_open(|open, stats| open.start_tx(ring, source, stats));
                     self.started(Queue::Tx, started)
                 }
                 Action::RxEnable(ring) => {
@@ -446,6 +456,16 @@ impl<P: Platform> Slice<P> {
         let before = (self.stats.tx, self.stats.rx);
         let (progress, head) = open.poll(queue, tail, budget, &mut self.stats);
         self.account(&before);
+        self.progressed(queue, &progress, head);
+        if let Some(fault) = progress.fault {
+            self.stop_queue(queue, Some(StopReason::Fault(fault)), now_ns);
+            return false;
+        }
+        progress.more
+    }
+
+    /// Tells the model where a queue is.
+    fn progressed(&mut self, queue: Queue, progress: &Progress, head: u16) {
         self.function.set_head(queue, head);
         if progress.notify {
             self.function.raise(match queue {
@@ -453,11 +473,6 @@ impl<P: Platform> Slice<P> {
                 Queue::Rx => crate::vf::Cause::Rx0,
             });
         }
-        if let Some(fault) = progress.fault {
-            self.stop_queue(queue, Some(StopReason::Fault(fault)), now_ns);
-            return false;
-        }
-        progress.more
     }
 
     /// Adds what the data path did since `before` to the function's statistics registers, which

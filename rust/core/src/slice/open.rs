@@ -10,7 +10,8 @@ use crate::map::{
     MapStats,
     Mapper,
     PageRange,
-    Persistent, //
+    PinMap,
+    Strategy, //
 };
 use crate::net::MacAddr;
 use crate::path::{
@@ -20,6 +21,7 @@ use crate::path::{
     State, //
 };
 use crate::platform::{
+    Bounce,
     HwError,
     HwQueue,
     Platform,
@@ -31,6 +33,7 @@ use crate::rx::{
     RxConfig,
     RxPath, //
 };
+use crate::source::SourceRules;
 use crate::stats::Stats;
 use crate::tx::TxPath;
 use crate::vf::{
@@ -42,7 +45,29 @@ use crate::vf::{
 /// Longest frame until the guest asks for another, in bytes: Ethernet's, with VLAN tag and FCS.
 const DEFAULT_FRAME_BYTES: u16 = 1522;
 
-type Map<P> = Persistent<<P as Platform>::Pinner, <P as Platform>::Alloc>;
+/// Host buffers of each queue under [`Strategy::Copy`], if its shadow ring has that many descriptors.
+const COPY_SLOTS: u16 = 512;
+
+type Map<P> = PinMap<<P as Platform>::Pinner, <P as Platform>::Alloc>;
+
+/// What a path works with, out of an [`Open`].
+macro_rules! io {
+    ($open:ident, tx, $stats:ident) => {
+        io!($open, tx, tx_bounce, $stats)
+    };
+    ($open:ident, rx, $stats:ident) => {
+        io!($open, rx, rx_bounce, $stats)
+    };
+    ($open:ident, $queue:ident, $bounce:ident, $stats:ident) => {
+        &mut Io {
+            queue: &mut $open.hardware.$queue,
+            pinner: &mut $open.hardware.pinner,
+            map: &mut $open.map,
+            bounce: &mut $open.hardware.$bounce,
+            stats: $stats,
+        }
+    };
+}
 
 /// Bounds of a slice.
 #[derive(Clone, Copy, Debug)]
@@ -65,10 +90,27 @@ pub struct Hardware<P: Platform> {
     pub port: P::Port,
     /// The VMM's eventfds.
     pub signals: P::Signals,
-    /// Host buffers.
-    pub bounce: P::Bounce,
+    /// Host buffers for transmission; there may be none yet.
+    pub tx_bounce: P::Bounce,
+    /// Host buffers for reception.
+    pub rx_bounce: P::Bounce,
     /// Bounds.
     pub limits: Limits,
+}
+
+impl<P: Platform> Hardware<P> {
+    /// Sees that there are the host buffers that `strategy` needs; `false` when out of memory.
+    /// Sleeps.
+    fn reserve_for(&mut self, strategy: Strategy) -> bool {
+        let (tx_len, rx_len) = (self.tx.len(), self.rx.len());
+        let headers = TxPath::<P>::header_slots(tx_len);
+        let (tx, rx) = if strategy.copies() {
+            (headers + tx_len.min(COPY_SLOTS), rx_len.min(COPY_SLOTS))
+        } else {
+            (headers, 0)
+        };
+        self.tx_bounce.reserve(tx) && self.rx_bounce.reserve(rx)
+    }
 }
 
 /// An open slice: its hardware, and the two paths over it.
@@ -83,11 +125,14 @@ pub(super) struct Open<P: Platform> {
 
 impl<P: Platform> Open<P> {
     /// Allocates the tables. Gives the hardware back when out of memory. Sleeps.
-    pub(super) fn new(hardware: Hardware<P>) -> Result<Self, Hardware<P>> {
+    pub(super) fn new(strategy: Strategy, mut hardware: Hardware<P>) -> Result<Self, Hardware<P>> {
         let limits = hardware.limits;
-        let map = Persistent::new(limits.pinned_pages, limits.seed);
-        let tx = TxPath::new(hardware.tx.len());
-        let rx = RxPath::new(hardware.rx.len(), &hardware.bounce);
+        if !hardware.reserve_for(strategy) {
+            return Err(hardware);
+        }
+        let map = PinMap::new(strategy, limits.pinned_pages, limits.seed);
+        let tx = TxPath::new(hardware.tx.len(), &hardware.tx_bounce);
+        let rx = RxPath::new(hardware.rx.len(), &hardware.rx_bounce);
         match (map, tx, rx) {
             (Some(map), Some(tx), Some(rx)) => Ok(Self {
                 hardware,
@@ -135,20 +180,19 @@ impl<P: Platform> Open<P> {
         self.map.invalidate(&mut self.hardware.pinner, range)
     }
 
-    pub(super) fn start_tx(&mut self, ring: TxRing, stats: &mut Stats) -> Result<(), StopReason> {
+    pub(super) fn start_tx(
+        &mut self,
+        ring: TxRing,
+        source: Option<SourceRules>,
+        stats: &mut Stats,
+    ) -> Result<(), StopReason> {
         let config = Self::ring_config(ring.base.raw(), ring.len_bytes, self.rx.ring(), stats)?;
         let limits = TxLimits {
             max_frame_bytes: u32::from(super::policy::MAX_FRAME_BYTES),
+            source,
         };
-        let mut io = Io {
-            queue: &mut self.hardware.tx,
-            pinner: &mut self.hardware.pinner,
-            map: &mut self.map,
-            stats,
-        };
-        self.tx
-            .enable(&mut io, config, limits)
-            .map_err(StopReason::from)
+        let result = self.tx.enable(io!(self, tx, stats), config, limits);
+        result.map_err(StopReason::from)
     }
 
     pub(super) fn start_rx(&mut self, ring: RxRing, stats: &mut Stats) -> Result<(), StopReason> {
@@ -161,13 +205,8 @@ impl<P: Platform> Open<P> {
             sizes,
             max_frame_bytes: u32::from(self.max_frame_bytes),
         };
-        let mut io = Io {
-            queue: &mut self.hardware.rx,
-            pinner: &mut self.hardware.pinner,
-            map: &mut self.map,
-            stats,
-        };
-        self.rx.enable(&mut io, config).map_err(StopReason::from)
+        let result = self.rx.enable(io!(self, rx, stats), config);
+        result.map_err(StopReason::from)
     }
 
     /// Checks where a ring lies, also against the slice's other ring.
@@ -198,27 +237,13 @@ impl<P: Platform> Open<P> {
         budget: u16,
         stats: &mut Stats,
     ) -> (Progress, u16) {
-        let pinner = &mut self.hardware.pinner;
-        let map = &mut self.map;
         match queue {
             Queue::Tx => {
-                let mut io = Io {
-                    queue: &mut self.hardware.tx,
-                    pinner,
-                    map,
-                    stats,
-                };
-                (self.tx.poll(&mut io, tail, budget), self.tx.head().get())
+                let progress = self.tx.poll(io!(self, tx, stats), tail, budget);
+                (progress, self.tx.head().get())
             }
             Queue::Rx => {
-                let mut io = Io {
-                    queue: &mut self.hardware.rx,
-                    pinner,
-                    map,
-                    stats,
-                };
-                let bounce = &self.hardware.bounce;
-                let progress = self.rx.poll(&mut io, bounce, tail, budget);
+                let progress = self.rx.poll(io!(self, rx, stats), tail, budget);
                 (progress, self.rx.head().get())
             }
         }
@@ -226,29 +251,42 @@ impl<P: Platform> Open<P> {
 
     /// Stops a queue. Nothing of it is in flight afterwards, save on an error.
     pub(super) fn stop(&mut self, queue: Queue, stats: &mut Stats) -> Result<(), HwError> {
-        let pinner = &mut self.hardware.pinner;
-        let map = &mut self.map;
         match queue {
+            Queue::Tx => self.tx.stop(io!(self, tx, stats))?,
+            Queue::Rx => self.rx.stop(io!(self, rx, stats))?,
+        };
+        Ok(())
+    }
+
+    /// Changes the strategy, and allocates what it needs; `false`, with nothing changed, when out of
+    /// memory. Pages in flight stay as they are until [`Self::restart`] or their return. Sleeps.
+    pub(super) fn set_strategy(&mut self, strategy: Strategy) -> bool {
+        if !self.hardware.reserve_for(strategy) {
+            return false;
+        }
+        self.tx.grow(&self.hardware.tx_bounce);
+        self.rx.grow(&self.hardware.rx_bounce);
+        self.map.set_strategy(&mut self.hardware.pinner, strategy);
+        true
+    }
+
+    /// Stops a queue that runs and starts it where it was, with nothing in flight. Returns what
+    /// happened, and the head to show the guest. On an error the queue is off.
+    pub(super) fn restart(
+        &mut self,
+        queue: Queue,
+        stats: &mut Stats,
+    ) -> Result<(Progress, u16), HwError> {
+        Ok(match queue {
             Queue::Tx => {
-                let mut io = Io {
-                    queue: &mut self.hardware.tx,
-                    pinner,
-                    map,
-                    stats,
-                };
-                self.tx.stop(&mut io)?;
+                let progress = self.tx.restart(io!(self, tx, stats))?;
+                (progress, self.tx.head().get())
             }
             Queue::Rx => {
-                let mut io = Io {
-                    queue: &mut self.hardware.rx,
-                    pinner,
-                    map,
-                    stats,
-                };
-                self.rx.stop(&mut io, &self.hardware.bounce)?;
+                let progress = self.rx.restart(io!(self, rx, stats))?;
+                (progress, self.rx.head().get())
             }
-        }
-        Ok(())
+        })
     }
 
     pub(super) fn link(&self) -> Option<u16> {

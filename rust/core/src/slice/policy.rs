@@ -5,6 +5,10 @@
 use super::open::Open;
 use crate::net::MacAddr;
 use crate::platform::Platform;
+use crate::source::{
+    SourceRules,
+    VlanPolicy, //
+};
 use crate::vf::{
     Reply,
     Request, //
@@ -16,13 +20,29 @@ pub(super) const MAX_FRAME_BYTES: u16 = 9728;
 /// The administrator's rules for a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The guest may join VLANs. If not, it sends and receives untagged frames only.
-    pub vlans: bool,
+    /// VLANs that the guest may join. Untagged frames it sends and receives either way.
+    pub vlans: VlanPolicy,
+    /// The guest's frames are checked for their source, their VLANs and what is for bridges alone
+    /// (invariant 9). If not, it sends anything.
+    pub check_source: bool,
+}
+
+impl Policy {
+    /// The rules for the frames of a slice with the address `mac`.
+    pub(super) fn source_rules(&self, mac: MacAddr) -> Option<SourceRules> {
+        self.check_source.then_some(SourceRules {
+            mac,
+            vlans: self.vlans,
+        })
+    }
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { vlans: true }
+        Self {
+            vlans: VlanPolicy::Any,
+            check_source: true,
+        }
     }
 }
 
@@ -45,7 +65,9 @@ pub(super) fn answer<P: Platform>(
         Request::SetMulticast(hashes) => open.set_multicast(hashes.as_slice()),
         // VLAN 0 is a priority tag, not a VLAN: nothing to join or to leave.
         Request::SetVlan { vid: 0, .. } => true,
-        Request::SetVlan { vid, on } => policy.vlans && open.set_vlan(vid, on),
+        Request::SetVlan { vid, on } => {
+            (policy.vlans.permits(vid) || !on) && open.set_vlan(vid, on)
+        }
         Request::SetMaxFrame(len_bytes) => {
             len_bytes <= MAX_FRAME_BYTES && open.set_max_frame(len_bytes)
         }

@@ -2,6 +2,7 @@
 
 //! The transmit path: guest ring → [`crate::frame`] → pages → shadow ring, and completions back.
 
+mod host;
 mod mapped;
 
 pub use mapped::MAX_PIECES;
@@ -40,6 +41,7 @@ use crate::ring::{
     RingIndex,
     ShadowRing, //
 };
+use host::Host;
 use mapped::{
     MapFault,
     Mapped,
@@ -49,6 +51,12 @@ use mapped::{
 
 type Page<P> = <<P as Platform>::Pinner as Pinner>::Page;
 type Buf<P, T> = <<P as Platform>::Alloc as Alloc>::Buf<T>;
+
+/// The layout concerns receive queues only.
+const NO_LAYOUT: RxLayout = RxLayout {
+    packet_bytes: 0,
+    header_bytes: 0,
+};
 
 /// A slice's transmit queue.
 ///
@@ -61,10 +69,13 @@ pub struct TxPath<P: Platform> {
     /// One per shadow slot. The truth about what is in flight; the ring itself is never asked.
     slots: Buf<P, Slot>,
     pieces: Buf<P, Piece>,
+    host: Host<P::Alloc>,
     gather: Gather,
     /// Context that the NIC holds.
     emitted: Option<TxContext>,
     limits: TxLimits,
+    /// First slot of the packet that was posted last; for use while something is in flight.
+    youngest: u16,
     /// Next guest descriptor to copy.
     next: RingIndex,
     /// Guest descriptor after the last completed packet.
@@ -76,8 +87,9 @@ impl<P: Platform> TxPath<P> {
     pub const MIN_SHADOW: u16 = 128;
 
     /// A path for a queue of `shadow_len` descriptors ([`crate::platform::HwQueue::len`], at
-    /// least [`Self::MIN_SHADOW`]). `None` when out of memory. Sleeps.
-    pub fn new(shadow_len: u16) -> Option<Self> {
+    /// least [`Self::MIN_SHADOW`]), with the host buffers that `bounce` has, at most one per
+    /// descriptor. `None` when out of memory. Sleeps.
+    pub fn new(shadow_len: u16, bounce: &P::Bounce) -> Option<Self> {
         if shadow_len < Self::MIN_SHADOW {
             return None;
         }
@@ -87,9 +99,14 @@ impl<P: Platform> TxPath<P> {
             shadow: ShadowRing::new(shadow_len)?,
             slots: P::Alloc::filled(usize::from(shadow_len), |_| Slot::default())?,
             pieces: P::Alloc::filled(MAX_PIECES, |_| Piece::default())?,
+            host: Host::new(shadow_len, bounce)?,
             gather: Gather::new(),
             emitted: None,
-            limits: TxLimits { max_frame_bytes: 0 },
+            limits: TxLimits {
+                max_frame_bytes: 0,
+                source: None,
+            },
+            youngest: 0,
             next: RingIndex::ZERO,
             head: RingIndex::ZERO,
         })
@@ -125,6 +142,17 @@ impl<P: Platform> TxPath<P> {
         self.ring.as_ref().is_some_and(|r| r.touches(first, last))
     }
 
+    /// Host buffers ([`crate::platform::Bounce`]) for the headers of a queue of `shadow_len` descriptors;
+    /// those for copies come on top.
+    pub const fn header_slots(shadow_len: u16) -> u16 {
+        host::header_pages(shadow_len)
+    }
+
+    /// Takes in host buffers that `bounce` has got since.
+    pub fn grow(&mut self, bounce: &P::Bounce) {
+        self.host.slots.grow(bounce);
+    }
+
     /// Pins the guest ring and starts the queue, both empty.
     ///
     /// Rings of one slice must not share bytes: the caller asks [`RingConfig::overlaps`].
@@ -138,12 +166,7 @@ impl<P: Platform> TxPath<P> {
             return Err(EnableError::Running);
         }
         let ring = GuestRing::open(config, io.pinner).inspect_err(|r| io.stats.reject(*r))?;
-        // The layout concerns receive queues only.
-        let layout = RxLayout {
-            packet_bytes: 0,
-            header_bytes: 0,
-        };
-        if let Err(error) = self.shadow.start(io.queue, layout) {
+        if let Err(error) = self.shadow.start(io.queue, NO_LAYOUT) {
             ring.close(io.pinner);
             return Err(EnableError::Hw(error));
         }
@@ -216,23 +239,44 @@ impl<P: Platform> TxPath<P> {
                     progress.busy = true;
                     break;
                 }
-                let last = checked.plan().last;
-                let mapped = match Mapped::new(checked, &mut self.pieces, io.pinner, io.map) {
+                let plan = checked.plan();
+                let room = self.shadow.free();
+                let (rules, pieces) = (self.limits.source.as_ref(), &mut self.pieces);
+                let mapped = Mapped::new(checked, rules, pieces, room, &mut self.host, io);
+                let mapped = match mapped {
                     Ok(mapped) => mapped,
                     Err(MapFault::Busy) => {
                         progress.busy = true;
                         break;
                     }
                     Err(MapFault::Refused(rejection, addr)) => {
-                        return Err(fault(rejection, last, addr.raw()));
+                        return Err(fault(rejection, plan.last, addr.raw()));
+                    }
+                    Err(MapFault::Filtered(rejection)) => {
+                        io.stats.reject(rejection);
+                        io.stats.tx.filtered += u64::from(self.gather.held());
+                        self.gather.clear();
+                        if plan.report {
+                            ring.store_status(plan.last, DONE_STATUS);
+                            progress.notify = true;
+                        }
+                        // The head passes the frame when it passes those before it.
+                        let youngest = self.slots.get_mut(usize::from(self.youngest));
+                        let youngest = youngest.and_then(|slot| slot.packet.as_mut());
+                        match youngest.filter(|_| !self.shadow.is_empty()) {
+                            Some(packet) => packet.dropped = Some(plan.last),
+                            None => self.head = size.next(plan.last),
+                        }
+                        continue;
                     }
                 };
-                if mapped.descs(self.emitted.as_ref()) > self.shadow.free() {
-                    mapped.cancel(io.pinner, io.map);
+                if mapped.descs(self.emitted.as_ref()) > room {
+                    mapped.cancel(&mut self.host, io.pinner, io.map);
                     progress.busy = true;
                     break;
                 }
                 io.stats.tx.posted += u64::from(self.gather.held());
+                self.youngest = self.shadow.tail();
                 mapped.post(
                     io.queue,
                     &mut self.shadow,
@@ -282,20 +326,24 @@ impl<P: Platform> TxPath<P> {
                 break;
             };
             self.retire(io, packet.descs, proof.at_rest());
-            if packet.plan.report {
-                if let Some(ring) = &self.ring {
-                    ring.store_status(packet.plan.last, DONE_STATUS);
-                }
-                progress.notify = true;
-            }
-            if let Some(ring) = &self.ring {
-                self.head = ring.size().next(packet.plan.last);
-            }
+            self.report(&packet, progress);
             progress.completed += 1;
             io.stats.tx.completed += u64::from(packet.plan.taken);
             io.stats.tx.packets += u64::from(packet.plan.wire_frames);
             io.stats.tx.bytes += u64::from(packet.plan.wire_bytes);
         }
+    }
+
+    /// Tells the guest that a packet is done with.
+    fn report(&mut self, packet: &mapped::Packet, progress: &mut Progress) {
+        let Some(ring) = &self.ring else {
+            return;
+        };
+        if packet.plan.report {
+            ring.store_status(packet.plan.last, DONE_STATUS);
+            progress.notify = true;
+        }
+        self.head = ring.size().next(packet.dropped.unwrap_or(packet.plan.last));
     }
 
     fn oldest(&self) -> Option<mapped::Packet> {
@@ -319,6 +367,12 @@ impl<P: Platform> TxPath<P> {
                 for page in slot.pages.iter_mut().filter_map(Option::take) {
                     io.map.release(io.pinner, page, proof);
                 }
+                if let Some(number) = slot.host.take() {
+                    self.host.slots.give(number);
+                }
+                if let Some(number) = slot.header.take() {
+                    self.host.headers.give(number);
+                }
             }
         }
         self.shadow.retire(count);
@@ -337,22 +391,68 @@ impl<P: Platform> TxPath<P> {
         if self.state == State::Off {
             return Ok(progress);
         }
+        let stopped = self.halt(io, false, &mut progress);
+        self.close(io);
+        stopped.map(|()| progress)
+    }
+
+    /// Stops the queue and starts it again where it was. Afterwards no page is in use by this
+    /// queue, and none of its buffers is known to the NIC.
+    ///
+    /// A packet that the NIC has not sent by then is lost, as if the link had failed: it is counted
+    /// as abandoned, and its descriptors come back to the guest as done. A packet that was copied
+    /// from the guest ring and not posted is sent later. On an error the queue is off, as after
+    /// [`Self::stop`].
+    pub fn restart<M: Mapper<P::Pinner>>(
+        &mut self,
+        io: &mut Io<'_, P, M>,
+    ) -> Result<Progress, HwError> {
+        let mut progress = Progress::default();
+        if self.state == State::Off {
+            return Ok(progress);
+        }
+        let halted = self.halt(io, true, &mut progress);
+        if let Err(error) = halted.and_then(|()| self.shadow.start(io.queue, NO_LAYOUT)) {
+            self.close(io);
+            return Err(error);
+        }
+        self.emitted = None;
+        Ok(progress)
+    }
+
+    /// Stops the NIC's queue; retires what is complete and gives up the rest, of which the guest
+    /// learns if `report` says so.
+    fn halt<M: Mapper<P::Pinner>>(
+        &mut self,
+        io: &mut Io<'_, P, M>,
+        report: bool,
+        progress: &mut Progress,
+    ) -> Result<(), HwError> {
         let stopped = self.shadow.stop(io.queue);
-        self.reap(io, &mut progress);
+        self.reap(io, progress);
         while let Some(packet) = self.oldest() {
             io.stats.tx.abandoned += u64::from(packet.plan.taken);
             match &stopped {
-                Ok(quiesced) => self.retire(io, packet.descs, quiesced.at_rest()),
+                Ok(quiesced) => {
+                    self.retire(io, packet.descs, quiesced.at_rest());
+                    if report {
+                        self.report(&packet, progress);
+                    }
+                }
                 Err(_) => self.leak(io, packet.descs),
             }
         }
+        stopped.map(|_| ())
+    }
+
+    /// Lets go of the guest ring.
+    fn close<M: Mapper<P::Pinner>>(&mut self, io: &mut Io<'_, P, M>) {
         io.stats.tx.dropped += u64::from(self.gather.held());
         self.gather.reset();
         if let Some(ring) = self.ring.take() {
             ring.close(io.pinner);
         }
         self.state = State::Off;
-        stopped.map(|_| progress)
     }
 
     /// Gives up the pages of the `count` oldest slots without proof that they are at rest.
@@ -362,7 +462,13 @@ impl<P: Platform> TxPath<P> {
             if let Some(slot) = self.slots.get_mut(index) {
                 slot.packet = None;
                 for page in slot.pages.iter_mut().filter_map(Option::take) {
-                    io.map.leak(page);
+                    io.map.leak(io.pinner, page);
+                }
+                if slot.host.take().is_some() {
+                    self.host.slots.lose();
+                }
+                if slot.header.take().is_some() {
+                    self.host.headers.lose();
                 }
             }
         }

@@ -6,11 +6,13 @@
 //!
 //!     let mut sim = SimMachine::builder().seed(1).guest_pages(512).build();
 //!
-//! `sim.pinner`, `sim.tx_queue`, `sim.rx_queue`, `sim.bounce`, `sim.port`, `sim.signals` are the
+//! `sim.pinner`, `sim.tx_queue`, `sim.rx_queue`, `sim.tx_bounce`, `sim.rx_bounce`,
+//! `sim.port`, `sim.signals` are the
 //! platform's halves ([`SimPlatform`]); `sim.world()` is the view from outside.
 
 #![allow(dead_code)] // Each test uses its part.
 
+pub mod bench;
 pub mod guest;
 pub mod nic;
 pub mod rig;
@@ -70,17 +72,13 @@ pub struct SimPage {
 
 impl SimPage {
     fn need_write(&self) {
-        assert_eq!(
-            self.access,
-            Access::Write,
-            "CPU writes a page pinned for reading"
-        );
+        assert!(self.access.writes(), "CPU writes a page pinned for reading");
     }
 }
 
 impl PinnedPage for SimPage {
-    fn bus(&self) -> BusPage {
-        BusPage::from_mapping(World::bus_of(self.frame)).unwrap()
+    fn bus(&self) -> Option<BusPage> {
+        BusPage::from_mapping(World::bus_of(self.frame)).filter(|_| self.access.is_by_nic())
     }
     fn load_desc(&self, offset: u16) -> [u64; 2] {
         assert_eq!(offset % 16, 0);
@@ -160,24 +158,37 @@ impl HwQueue for SimQueue {
     }
 }
 
-pub struct SimBounce(Shared);
+/// A queue's host buffers.
+pub struct SimBounce {
+    world: Shared,
+    dir: Dir,
+}
 
 impl Bounce for SimBounce {
+    fn reserve(&mut self, slots: u16) -> bool {
+        self.world.borrow_mut().reserve_bounce(self.dir, slots)
+    }
     fn bus(&self, slot: u16) -> Option<BusPage> {
-        let frame = self.0.borrow().bounce_frame(slot)?;
+        let frame = self.world.borrow().bounce_frame(self.dir, slot)?;
         BusPage::from_mapping(World::bus_of(frame))
     }
     fn slot_bytes(&self) -> u32 {
-        self.0.borrow().bounce_bytes()
+        self.world.borrow().bounce_bytes()
     }
     fn copy_out(&self, slot: u16, offset: u16, bytes: &mut [u8]) {
-        let world = self.0.borrow();
-        let frame = world
-            .bounce_frame(slot)
-            .expect("a bounce buffer that exists");
+        let world = self.world.borrow();
+        let frame = world.bounce_frame(self.dir, slot).expect("a buffer");
         let from = World::bus_of(frame) + u64::from(offset);
         assert!(u64::from(offset) + bytes.len() as u64 <= world.bounce_bytes().into());
         world.bus_read(from, bytes);
+    }
+    fn copy_in(&mut self, slot: u16, offset: u16, bytes: &[u8]) {
+        let mut world = self.world.borrow_mut();
+        let frame = world.bounce_frame(self.dir, slot).expect("a buffer");
+        let to = World::bus_of(frame) + u64::from(offset);
+        assert!(u64::from(offset) + bytes.len() as u64 <= world.bounce_bytes().into());
+        world.check_idle(to, bytes.len() as u32);
+        world.bus_write(to, bytes);
     }
 }
 
@@ -253,7 +264,8 @@ pub struct SimMachine {
     pub pinner: SimPinner,
     pub tx_queue: SimQueue,
     pub rx_queue: SimQueue,
-    pub bounce: SimBounce,
+    pub tx_bounce: SimBounce,
+    pub rx_bounce: SimBounce,
     pub port: SimPort,
     pub signals: SimSignals,
 }
@@ -278,7 +290,8 @@ impl SimMachine {
             rx: self.rx_queue,
             port: self.port,
             signals: self.signals,
-            bounce: self.bounce,
+            tx_bounce: self.tx_bounce,
+            rx_bounce: self.rx_bounce,
             limits: Limits { pinned_pages, seed },
         };
         (self.world, hardware)
@@ -356,7 +369,14 @@ impl SimBuilder {
                 world: world.clone(),
                 dir: Dir::Rx,
             },
-            bounce: SimBounce(world.clone()),
+            tx_bounce: SimBounce {
+                world: world.clone(),
+                dir: Dir::Tx,
+            },
+            rx_bounce: SimBounce {
+                world: world.clone(),
+                dir: Dir::Rx,
+            },
             port: SimPort {
                 link: Some(1000),
                 mac,

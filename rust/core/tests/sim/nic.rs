@@ -185,6 +185,7 @@ impl World {
         }
         let old = self.queue(dir);
         let (stuck, doorbells) = (old.stuck, old.doorbells);
+        self.missed += old.backlog.iter().filter(|chunk| chunk.last).count() as u64;
         *self.queue_mut(dir) = Queue {
             enabled: true,
             layout,
@@ -210,6 +211,13 @@ impl World {
             self.zombies.extend(held);
             return Err(HwError::Timeout);
         }
+        if dir == Dir::Tx {
+            // What was fetched is done when the queue reports that it is off.
+            if self.drains {
+                self.nic_tx_fetch(u16::MAX);
+            }
+            self.nic_tx_write_back(u16::MAX);
+        }
         self.queue_mut(dir).enabled = false;
         Ok(())
     }
@@ -229,6 +237,20 @@ impl World {
         }
         for (dir, words, packet, header) in &self.zombies {
             self.check_words(*dir, *words, *packet, *header);
+        }
+    }
+
+    /// No transmit descriptor that the NIC may still act on names the bytes: a copy that was checked
+    /// is not changed.
+    pub(super) fn check_idle(&self, bus: u64, len: u32) {
+        let queue = self.queue(Dir::Tx);
+        let held = (0..queue.live()).map(|step| queue.read(queue.back.wrapping_add(step)));
+        let zombies = self.zombies.iter().filter(|(dir, ..)| *dir == Dir::Tx);
+        for words in held.chain(zombies.map(|(_, words, ..)| *words)) {
+            for (at, count, _) in places(Dir::Tx, words, 0, 0) {
+                let apart = at + u64::from(count) <= bus || bus + u64::from(len) <= at;
+                assert!(apart, "host buffer at {bus:#x} changed in flight");
+            }
         }
     }
 

@@ -6,7 +6,8 @@ use sluice_core::desc::rx::BufferSizes;
 use sluice_core::frame::TxLimits;
 use sluice_core::map::{
     Mapper,
-    Persistent, //
+    PinMap,
+    Strategy, //
 };
 use sluice_core::path::*;
 use sluice_core::platform::{
@@ -18,6 +19,7 @@ use sluice_core::rx::{
     RxConfig,
     RxPath, //
 };
+use sluice_core::source::SourceRules;
 use sluice_core::stats::{
     PathStats,
     Stats, //
@@ -26,7 +28,7 @@ use sluice_core::tx::TxPath;
 
 use super::*;
 
-pub type Map = Persistent<SimPinner, StdAlloc>;
+pub type Map = PinMap<SimPinner, StdAlloc>;
 
 pub struct Rig {
     pub sim: SimMachine,
@@ -34,29 +36,39 @@ pub struct Rig {
     pub tx: TxPath<SimPlatform>,
     pub rx: RxPath<SimPlatform>,
     pub stats: Stats,
+    /// Rules for frames, from the next time on that the queue is enabled.
+    pub source: Option<SourceRules>,
 }
 
 macro_rules! io {
-    ($rig:ident, $queue:ident) => {
+    ($rig:ident, $queue:ident, $bounce:ident) => {
         &mut Io {
             queue: &mut $rig.sim.$queue,
             pinner: &mut $rig.sim.pinner,
             map: &mut $rig.map,
+            bounce: &mut $rig.sim.$bounce,
             stats: &mut $rig.stats,
         }
     };
 }
 
 impl Rig {
-    pub fn new(builder: SimBuilder, map_pages: u32) -> Self {
-        let sim = builder.build();
+    pub fn new(strategy: Strategy, builder: SimBuilder, map_pages: u32) -> Self {
+        let mut sim = builder.build();
+        let headers = TxPath::<SimPlatform>::header_slots(sim.tx_queue.len());
+        assert!(sim.tx_bounce.reserve(headers));
+        if strategy.copies() {
+            assert!(sim.tx_bounce.reserve(headers + sim.tx_queue.len()));
+            assert!(sim.rx_bounce.reserve(sim.rx_queue.len()));
+        }
         let len = sim.tx_queue.len();
         let seed = sim.world().rng.next();
         Self {
-            map: Persistent::new(map_pages, seed).expect("a legal size"),
-            tx: TxPath::new(len).expect("a legal length"),
-            rx: RxPath::new(len, &sim.bounce).expect("a legal length"),
+            map: PinMap::new(strategy, map_pages, seed).expect("a legal size"),
+            tx: TxPath::new(len, &sim.tx_bounce).expect("a legal length"),
+            rx: RxPath::new(len, &sim.rx_bounce).expect("a legal length"),
             stats: Stats::new(),
+            source: None,
             sim,
         }
     }
@@ -65,8 +77,9 @@ impl Rig {
         let ring = RingConfig::new(base, len_bytes)?;
         let limits = TxLimits {
             max_frame_bytes: max,
+            source: self.source,
         };
-        self.tx.enable(io!(self, tx_queue), ring, limits)
+        self.tx.enable(io!(self, tx_queue, tx_bounce), ring, limits)
     }
 
     pub fn rx_enable(
@@ -81,31 +94,34 @@ impl Rig {
             sizes: BufferSizes::new(layout)?,
             max_frame_bytes,
         };
-        self.rx.enable(io!(self, rx_queue), config)
+        self.rx.enable(io!(self, rx_queue, rx_bounce), config)
     }
 
     pub fn tx_poll(&mut self, tail: u32, budget: u16) -> Progress {
-        self.tx.poll(io!(self, tx_queue), tail, budget)
+        self.tx.poll(io!(self, tx_queue, tx_bounce), tail, budget)
     }
 
     pub fn rx_poll(&mut self, tail: u32, budget: u16) -> Progress {
-        let io = io!(self, rx_queue);
-        self.rx.poll(io, &self.sim.bounce, tail, budget)
+        let io = io!(self, rx_queue, rx_bounce);
+        self.rx.poll(io, tail, budget)
     }
 
     pub fn tx_stop(&mut self) -> Result<Progress, HwError> {
-        self.tx.stop(io!(self, tx_queue))
+        self.tx.stop(io!(self, tx_queue, tx_bounce))
     }
 
     pub fn rx_stop(&mut self) -> Result<Progress, HwError> {
-        let io = io!(self, rx_queue);
-        self.rx.stop(io, &self.sim.bounce)
+        let io = io!(self, rx_queue, rx_bounce);
+        self.rx.stop(io)
     }
 
     /// What must hold after every step.
     pub fn check(&self) {
         let world = self.sim.world();
         world.check_live();
+        if self.map.strategy().copies() {
+            assert_eq!(world.nic_pinned(), 0, "the NIC has guest memory");
+        }
         let Stats { tx, rx, .. } = &self.stats;
         assert_eq!(
             tx.taken + rx.taken,
@@ -121,12 +137,13 @@ impl Rig {
                 contexts,
                 posted,
                 dropped,
+                filtered,
                 faulted,
                 completed,
                 abandoned,
                 ..
             } = *s;
-            let sum = contexts + posted + dropped + faulted + u64::from(held);
+            let sum = contexts + posted + dropped + filtered + faulted + u64::from(held);
             assert_eq!(taken, sum, "descriptors went missing: {s:?} held {held}");
             assert!(completed + abandoned <= posted);
             assert!(in_flight || completed + abandoned == posted);

@@ -28,22 +28,24 @@ enum Owner {
     /// The host's own: never touched.
     Canary,
     Guest,
-    Bounce,
+    /// A host buffer: the NIC reads those for transmission and writes those for reception.
+    Bounce(Dir),
 }
 
 struct Frame {
     bytes: Box<[u8; PAGE]>,
     owner: Owner,
-    pins_read: u32,
-    pins_write: u32,
+    /// By [`Access`].
+    pins: [u32; 4],
 }
 
 impl Frame {
-    fn pins(&mut self, access: Access) -> &mut u32 {
-        match access {
-            Access::Read => &mut self.pins_read,
-            Access::Write => &mut self.pins_write,
-        }
+    fn pins(&self, access: Access) -> u32 {
+        self.pins[access as usize]
+    }
+
+    fn is_pinned(&self) -> bool {
+        self.pins != [0; 4]
     }
 }
 
@@ -59,8 +61,8 @@ pub struct World {
     frames: Vec<Frame>,
     guest: HashMap<u64, Mapping>,
     spare: Vec<usize>,
-    /// First frame of each bounce buffer.
-    bounce: Vec<usize>,
+    /// First frame of each bounce buffer, by direction.
+    bounce: [Vec<usize>; 2],
     bounce_pages: u16,
     pub(super) queues: [Queue; 2],
     pub(super) zombies: Vec<(Dir, [u64; 2], u32, u32)>,
@@ -70,6 +72,14 @@ pub struct World {
     /// Pages that the VMM may have pinned.
     pub memlock_pages: u64,
     pinned: u64,
+    /// Of these, for the NIC.
+    nic_pinned: u64,
+    /// There is no memory for more bounce buffers.
+    pub no_memory: bool,
+    /// A transmit queue sends what it holds before it stops; else the link is down.
+    pub drains: bool,
+    /// Packets that were lost because the receive queue was started anew.
+    pub missed: u64,
     /// Of a hundred pins, how many fail for want of memory.
     pub pin_failures_percent: u64,
     /// Descriptors that the CPU loaded from guest memory.
@@ -90,7 +100,7 @@ impl World {
             frames: Vec::new(),
             guest: HashMap::new(),
             spare: Vec::new(),
-            bounce: Vec::new(),
+            bounce: [Vec::new(), Vec::new()],
             bounce_pages: builder.bounce_pages,
             queues: [Queue::new(builder.shadow), Queue::new(builder.shadow)],
             zombies: Vec::new(),
@@ -98,20 +108,17 @@ impl World {
             rng: Rng::new(builder.seed),
             memlock_pages: builder.memlock_pages,
             pinned: 0,
+            nic_pinned: 0,
+            no_memory: false,
+            drains: false,
+            missed: 0,
             pin_failures_percent: 0,
             loads: 0,
             hostile: false,
             pins: 0,
             unpins: 0,
         };
-        for _ in 0..builder.bounce_slots {
-            let first = world.frames.len();
-            world.bounce.push(first);
-            for _ in 0..builder.bounce_pages {
-                world.add_frame(Owner::Bounce);
-            }
-            world.add_frame(Owner::Canary);
-        }
+        world.reserve_bounce(Dir::Rx, builder.bounce_slots);
         for pfn in 0..builder.guest_pages {
             if !world.rng.chance(builder.contiguous_percent) {
                 for _ in 0..world.rng.within(1, 3) {
@@ -142,8 +149,7 @@ impl World {
         self.frames.push(Frame {
             bytes: Box::new([fill; PAGE]),
             owner,
-            pins_read: 0,
-            pins_write: 0,
+            pins: [0; 4],
         });
         frame
     }
@@ -164,8 +170,23 @@ impl World {
         u32::from(self.bounce_pages) * PAGE as u32
     }
 
-    pub(super) fn bounce_frame(&self, slot: u16) -> Option<usize> {
-        self.bounce.get(usize::from(slot)).copied()
+    pub(super) fn bounce_frame(&self, dir: Dir, slot: u16) -> Option<usize> {
+        self.bounce[dir as usize].get(usize::from(slot)).copied()
+    }
+
+    pub(super) fn reserve_bounce(&mut self, dir: Dir, slots: u16) -> bool {
+        while self.bounce[dir as usize].len() < slots.into() {
+            if self.no_memory {
+                return false;
+            }
+            let first = self.frames.len();
+            self.bounce[dir as usize].push(first);
+            for _ in 0..self.bounce_pages {
+                self.add_frame(Owner::Bounce(dir));
+            }
+            self.add_frame(Owner::Canary);
+        }
+        true
     }
 
     pub(super) fn queue(&self, dir: Dir) -> &Queue {
@@ -195,7 +216,8 @@ impl World {
         let at = usize::from(offset);
         let frame = &mut self.frames[frame];
         assert_eq!(frame.owner, Owner::Guest, "the CPU wrote outside the guest");
-        assert_ne!(frame.pins_write, 0, "the CPU wrote an unpinned page");
+        let pins = frame.pins(Access::Write) + frame.pins(Access::CpuWrite);
+        assert_ne!(pins, 0, "the CPU wrote an unpinned page");
         frame.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
@@ -205,7 +227,7 @@ impl World {
         let Some(mapping) = self.guest.get(&page.pfn()).copied() else {
             return Err(PinError::NotMapped);
         };
-        if access == Access::Write && !mapping.writable {
+        if access.writes() && !mapping.writable {
             return Err(PinError::Denied);
         }
         if self.pinned >= self.memlock_pages {
@@ -215,16 +237,18 @@ impl World {
             return Err(PinError::NoMemory);
         }
         self.pinned += 1;
+        self.nic_pinned += u64::from(access.is_by_nic());
         self.pins += 1;
-        *self.frames[mapping.frame].pins(access) += 1;
+        self.frames[mapping.frame].pins[access as usize] += 1;
         Ok(mapping.frame)
     }
 
     pub(super) fn unpin(&mut self, frame: usize, access: Access) {
-        let pins = self.frames[frame].pins(access);
+        let pins = &mut self.frames[frame].pins[access as usize];
         *pins = pins.checked_sub(1).expect("a page that is pinned");
         let gone = *pins == 0;
         self.pinned -= 1;
+        self.nic_pinned -= u64::from(access.is_by_nic());
         self.unpins += 1;
         if gone {
             // Invariant 3. Only this frame's pins have changed.
@@ -235,6 +259,11 @@ impl World {
     /// Pages pinned now.
     pub fn pinned(&self) -> u64 {
         self.pinned
+    }
+
+    /// Of these, mapped for the NIC.
+    pub fn nic_pinned(&self) -> u64 {
+        self.nic_pinned
     }
 
     // ---- The bus.
@@ -251,9 +280,8 @@ impl World {
         frames.is_some_and(|frames| {
             frames.iter().all(|frame| match (frame.owner, access) {
                 (Owner::Canary, _) => false,
-                (Owner::Bounce, access) => access == Access::Write,
-                (Owner::Guest, Access::Read) => frame.pins_read != 0,
-                (Owner::Guest, Access::Write) => frame.pins_write != 0,
+                (Owner::Bounce(dir), access) => (dir == Dir::Rx) == access.writes(),
+                (Owner::Guest, access) => frame.pins(access) != 0,
             })
         })
     }
@@ -323,7 +351,7 @@ impl World {
             return;
         };
         let frame = &mut self.frames[mapping.frame];
-        let pinned = frame.pins_read + frame.pins_write != 0;
+        let pinned = frame.is_pinned();
         assert!(leaked || !pinned, "guest page {pfn:#x} is still pinned");
         // The host gives the frame to someone else.
         if !pinned {
