@@ -39,9 +39,11 @@ impl Pollable for SliceDev {
         // Whatever asked for this poll is served by it.
         let _ = state.slice.take_kick();
         let budget = u16::try_from(budget).unwrap_or(u16::MAX);
-        let polled = self.pins.hastily(|| state.slice.poll(now_ns, budget));
+        let polled = self
+            .pins
+            .hastily(|| state.slice.poll_hastily(now_ns, budget));
         let report = state.slice.take_report();
-        if self.pins.take_wanted() {
+        if self.pins.take_wanted() | polled.stop_wanted {
             self.help_wanted.store(true, Release);
             if let Some(helper) = &state.helper {
                 helper.task().wake_up();
@@ -49,10 +51,7 @@ impl Pollable for SliceDev {
         }
         drop(state);
         self.report(report);
-        Polled {
-            more: polled.more,
-            deadline_ns: polled.deadline_ns,
-        }
+        polled
     }
 
     fn link_changed(&self, _now_ns: u64) {
@@ -75,7 +74,8 @@ impl Body for SliceDev {
 }
 
 impl SliceDev {
-    /// Pins what the worker found wanting, by polling in its place, and unpins what it put off.
+    /// Pins what the worker found wanting, by polling in its place, unpins what it put off, and
+    /// stops queues that broke a rule: all that waits for a VMM or for the NIC.
     fn help(&self) {
         let mut state = self.lock();
         self.pins.settle();

@@ -90,6 +90,8 @@ pub struct Polled {
     pub more: bool,
     /// Poll again at this time at the latest: an interrupt is held back until then.
     pub deadline_ns: Option<u64>,
+    /// A queue broke a rule and awaits [`Slice::poll`], which stops it.
+    pub stop_wanted: bool,
 }
 
 /// Why a slice could not be opened.
@@ -275,13 +277,34 @@ impl<P: Platform> Slice<P> {
         self.function.msix_write(offset, width, value);
     }
 
-    /// Moves descriptors both ways, at most `budget` new ones of each queue, and signals what is
-    /// due.
+    /// As [`Self::poll_hastily`], and stops queues that broke a rule, which waits for the NIC.
     pub fn poll(&mut self, now_ns: u64, budget: u16) -> Polled {
+        let mut polled = self.poll_hastily(now_ns, budget);
+        if core::mem::take(&mut polled.stop_wanted) {
+            for queue in [Queue::Rx, Queue::Tx] {
+                if self
+                    .open
+                    .as_ref()
+                    .is_some_and(|open| open.has_faulted(queue))
+                {
+                    self.stop_queue(queue, None, now_ns);
+                }
+            }
+            polled.deadline_ns = self.signal(now_ns);
+        }
+        polled
+    }
+
+    /// Moves descriptors both ways, at most `budget` new ones of each queue, and signals what is
+    /// due. Does not wait: a queue that breaks a rule takes no more descriptors, and stays so until
+    /// [`Self::poll`] stops it.
+    pub fn poll_hastily(&mut self, now_ns: u64, budget: u16) -> Polled {
         let mut polled = Polled::default();
         if self.function.bus_master() {
-            polled.more |= self.poll_queue(Queue::Rx, budget, now_ns);
-            polled.more |= self.poll_queue(Queue::Tx, budget, now_ns);
+            for queue in [Queue::Rx, Queue::Tx] {
+                polled.more |= self.poll_queue(queue, budget);
+                polled.stop_wanted |= self.open.as_ref().is_some_and(|o| o.has_faulted(queue));
+            }
         }
         polled.deadline_ns = self.signal(now_ns);
         polled
@@ -445,7 +468,7 @@ impl<P: Platform> Slice<P> {
     }
 
     /// Polls one queue; `true` if there is more to do at once.
-    fn poll_queue(&mut self, queue: Queue, budget: u16, now_ns: u64) -> bool {
+    fn poll_queue(&mut self, queue: Queue, budget: u16) -> bool {
         let tail = self.function.tail(queue);
         let Some(open) = &mut self.open else {
             return false;
@@ -458,7 +481,10 @@ impl<P: Platform> Slice<P> {
         self.account(&before);
         self.progressed(queue, &progress, head);
         if let Some(fault) = progress.fault {
-            self.stop_queue(queue, Some(StopReason::Fault(fault)), now_ns);
+            self.record(Stopped {
+                queue,
+                reason: StopReason::Fault(fault),
+            });
             return false;
         }
         progress.more

@@ -167,6 +167,15 @@ impl<P: Platform> Open<P> {
         state != State::Off
     }
 
+    /// Whether the queue broke a rule and has not been stopped since.
+    pub(super) fn has_faulted(&self, queue: Queue) -> bool {
+        let state = match queue {
+            Queue::Tx => self.tx.state(),
+            Queue::Rx => self.rx.state(),
+        };
+        matches!(state, State::Faulted(_))
+    }
+
     pub(super) fn ring_touches(&self, queue: Queue, range: PageRange) -> bool {
         match queue {
             Queue::Tx => self.tx.touches(range.first(), range.last()),
