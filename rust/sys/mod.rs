@@ -6,6 +6,7 @@ pub(crate) mod bounce;
 pub(crate) mod container;
 pub(crate) mod dma;
 pub(crate) mod eventfd;
+pub(crate) mod fence;
 pub(crate) mod irq;
 pub(crate) mod mdev;
 pub(crate) mod mmio;

@@ -39,7 +39,6 @@ use kernel::{
         to_result, //
     },
     new_mutex,
-    new_spinlock,
     prelude::*,
     sync::{
         aref::ARef,
@@ -47,9 +46,7 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
-        Arc,
-        Mutex,
-        SpinLock, //
+        Arc, Mutex,
     }, //
 };
 
@@ -57,7 +54,6 @@ use sluice_core::{
     addr::{
         BusPage,
         GuestPage,
-        PAGE_SHIFT,
         PAGE_SIZE, //
     },
     platform::{
@@ -71,9 +67,13 @@ use sluice_core::{
 use super::{
     bindings,
     container::Container,
+    fence::Fence,
     sysfs::device_ptr,
     time::now_ns, //
 };
+
+// VFIO pins whole pages of the host and takes no offset in them.
+const _: () = assert!(kernel::page::PAGE_SIZE == PAGE_SIZE as usize);
 
 const PAGE_MASK: usize = PAGE_SIZE as usize - 1;
 
@@ -187,60 +187,36 @@ impl PinnedPage for Page {
 }
 
 /// What a slice's pinner and its device share: when pinning may wait, what waits to be unpinned,
-/// and a fence.
+/// and the fence.
 ///
 /// Pinning and unpinning take the VMM's `mmap_lock` and fault its pages in: a VMM can make that take
 /// for ever (memory of a file system that it serves itself). The worker, which has other slices
 /// to serve, must not wait for that (invariants 7, 10): while it polls, pins fail with
 /// [`PinError::Later`] and unpins are put off, and [`Self::take_wanted`] tells that somebody who
 /// may wait should poll. The device holds the slice's lock around all of this.
-///
-/// The fence keeps pages that the VMM is unmapping from being pinned again before the unmap is
-/// through. The VMM's thread needs the container's lock next after `dma_unmap`, and nothing else;
-/// the span below is far longer than that takes, and doubles each time the thread comes back for
-/// the same range, so that eleven rounds (see the module's text) cannot happen. A guest that has
-/// its NIC reach for memory that goes away that moment gets what a real device behind an IOMMU
-/// gets: a fault.
 #[pin_data]
 pub(crate) struct Pins {
     nic: ARef<Device>,
+    /// What the VMM is unmapping.
+    pub(crate) fence: Arc<Fence>,
     hasty: Atomic<bool>,
     wanted: Atomic<bool>,
     #[pin]
     put_off: Mutex<KVec<Page>>,
-    #[pin]
-    barred: SpinLock<Barred>,
-}
-
-/// What is barred, and how long.
-struct Barred {
-    first: u64,
-    /// Past the last page; equal to `first` when nothing was unmapped yet.
-    end: u64,
-    since_ns: u64,
-    span_ns: u64,
 }
 
 impl Pins {
-    const SPAN_FIRST_NS: u64 = 1_000_000;
-    const SPAN_MAX_NS: u64 = 1 << 30;
-
     /// For pages that are mapped for `nic`.
     ///
     /// A slice cannot stay open when its NIC is unbound, so `nic` is bound to its driver as long
     /// as anything is pinned.
-    pub(crate) fn new(nic: &Device) -> impl PinInit<Self> + use<'_> {
+    pub(crate) fn new(nic: &Device, fence: Arc<Fence>) -> impl PinInit<Self> + use<'_> {
         pin_init!(Self {
             nic: nic.into(),
+            fence,
             hasty: Atomic::new(false),
             wanted: Atomic::new(false),
             put_off <- new_mutex!(KVec::new()),
-            barred <- new_spinlock!(Barred {
-                first: 0,
-                end: 0,
-                since_ns: 0,
-                span_ns: 0,
-            }),
         })
     }
 
@@ -296,32 +272,6 @@ impl Pins {
         unsafe { bindings::sluice_page_put(page.memory.as_ptr().cast()) };
         // Gives VFIO's pin back, the last that kept the page.
         drop(page);
-    }
-
-    /// The VMM unmaps `len_bytes` from `iova` on: to be called first in `dma_unmap`, so that
-    /// nobody pins there once the pins are gone.
-    pub(crate) fn raise(&self, iova: u64, len_bytes: u64) {
-        let first = iova >> PAGE_SHIFT;
-        let end = iova.saturating_add(len_bytes).div_ceil(PAGE_SIZE);
-        let now_ns = now_ns();
-        let mut barred = self.barred.lock();
-        let elapsed_ns = now_ns.saturating_sub(barred.since_ns);
-        let again = first < barred.end
-            && barred.first < end
-            && elapsed_ns < barred.span_ns.saturating_mul(2);
-        barred.span_ns = if again {
-            (barred.span_ns * 2).min(Self::SPAN_MAX_NS)
-        } else {
-            Self::SPAN_FIRST_NS
-        };
-        (barred.first, barred.end) = (first, end);
-        barred.since_ns = now_ns;
-    }
-
-    fn bars(&self, page: GuestPage) -> bool {
-        let barred = self.barred.lock();
-        (barred.first..barred.end).contains(&page.pfn())
-            && now_ns().saturating_sub(barred.since_ns) < barred.span_ns
     }
 }
 
@@ -402,7 +352,7 @@ impl Pinner for VfioPinner {
     type Page = Page;
 
     fn pin(&mut self, page: GuestPage, access: Access) -> Result<Page, PinError> {
-        if self.pins.bars(page) {
+        if self.pins.fence.bars(page) {
             return Err(PinError::NotMapped);
         }
         if self.pins.hasty.load(Relaxed) {

@@ -9,7 +9,9 @@
 #include <linux/printk.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
+#include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/task_work.h>
 
 #include "shim.h"
 
@@ -99,4 +101,47 @@ bool sluice_dma_need_sync(struct device *dev, u64 bus)
 void sluice_copy(void *to, const void *from, size_t len)
 {
 	memcpy(to, from, len);
+}
+
+struct sluice_return {
+	struct callback_head work;
+	void (*call)(void *);
+	void *data;
+};
+
+static void sluice_returns(struct callback_head *work)
+{
+	struct sluice_return *this = container_of(work, struct sluice_return, work);
+
+	this->call(this->data);
+	kfree(this);
+	module_put(THIS_MODULE);
+}
+
+int sluice_on_return(void (*call)(void *), void *data)
+{
+	struct sluice_return *this;
+	int error;
+
+	/* A kernel thread never returns. */
+	if (current->flags & PF_KTHREAD)
+		return -ESRCH;
+	this = kmalloc(sizeof(*this), GFP_KERNEL);
+	if (!this)
+		return -ENOMEM;
+	this->call = call;
+	this->data = data;
+	init_task_work(&this->work, sluice_returns);
+	__module_get(THIS_MODULE);
+	error = task_work_add(current, &this->work, TWA_RESUME);
+	if (error) {
+		module_put(THIS_MODULE);
+		kfree(this);
+	}
+	return error;
+}
+
+struct task_struct *sluice_current(void)
+{
+	return current;
 }

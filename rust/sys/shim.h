@@ -24,4 +24,8 @@ int sluice_dma_mapping_error(struct device *dev, u64 bus);
 bool sluice_dma_need_sync(struct device *dev, u64 bus);
 void sluice_copy(void *to, const void *from, size_t len);
 
+/* Calls call(data) when the current thread returns to user space. */
+int sluice_on_return(void (*call)(void *), void *data);
+struct task_struct *sluice_current(void);
+
 #endif

@@ -91,6 +91,7 @@ use crate::{
         bindings,
         bounce::BouncePages,
         container::Container,
+        fence::Fence,
         pin::{
             Pins,
             VfioPinner, //
@@ -202,7 +203,7 @@ impl SliceDev {
         mac: MacAddr,
     ) -> Result<Arc<Self>> {
         let irqs = Arc::pin_init(Irqs::new(), GFP_KERNEL)?;
-        let pins = Arc::pin_init(Pins::new(nic_dev), GFP_KERNEL)?;
+        let pins = Arc::pin_init(Pins::new(nic_dev, Fence::new()?), GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 dev: dev.into(),
@@ -438,6 +439,7 @@ impl Operations for SliceDev {
     fn open(this: ArcBorrow<'_, Self>, container: Container) -> Result {
         let helper = Thread::run(c"sluice-pin", Arc::<Self>::from(this))?;
         let mut state = this.lock();
+        this.pins.fence.clear();
         let hardware = this.hardware(&state, container)?;
         if let Err((error, hardware)) = state.slice.open(hardware) {
             drop(state);
@@ -520,19 +522,21 @@ impl Operations for SliceDev {
 
     fn dma_unmap(&self, iova: u64, len_bytes: u64) {
         // First, so that nothing is pinned again once it has been unpinned.
-        self.pins.raise(iova, len_bytes);
-        let now_ns = now_ns();
-        self.change(|slice| {
-            slice.dma_unmap(GuestAddr::new(iova), len_bytes, now_ns);
-            self.pins.settle();
-        });
+        self.pins.fence.raise(iova, len_bytes);
         let mut state = self.lock();
+        state
+            .slice
+            .dma_unmap(GuestAddr::new(iova), len_bytes, now_ns());
+        self.pins.settle();
         if state.slice.map_stats().leaked != state.leaked_before {
             // A queue did not stop, and pages of the range may still be pinned for it. VFIO stops
             // the host over that: the slice ends here, and what it cannot let go of is given up
             // (see `sys::pin::Page`).
             self.shut(&mut state);
         }
+        let report = state.slice.take_report();
+        drop(state);
+        self.report(report);
     }
 }
 
