@@ -65,9 +65,10 @@ struct Running<F> {
     _lines: KVec<Line<Nic>>,
     /// A reset ends whatever the NIC still does.
     _released: Released,
-    /// It can touch memory no more, and is as its next driver expects it. The registers go with
-    /// the last reference to the NIC, which is in the field above.
+    /// It can touch memory no more, and is as its next driver expects it.
     _enabled: Enabled,
+    /// The shadow rings go last: a reset may have failed, but nothing masters the bus any more.
+    _nic: Arc<Nic>,
 }
 
 /// A NIC at work, until it is given back.
@@ -118,6 +119,7 @@ impl<F: Frontend> Driver<F> {
             _lines: lines,
             _released: released,
             _enabled: enabled,
+            _nic: nic,
         })
     }
 }

@@ -114,8 +114,6 @@ impl Nic {
             );
             return Err(ENODEV);
         }
-        port.configure().map_err(gone)?;
-
         let routing = Routing::new(port.pools(), vectors);
         let mut rings = KVec::new();
         for _ in 0..port.pools() {
@@ -125,6 +123,8 @@ impl Nic {
         }
         let name = CString::try_from_fmt(fmt!("{}", pdev.as_ref().name()))?;
         let mailbox = Mailbox::new()?;
+        // Last: from here on the port is to be released.
+        port.configure().map_err(gone)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 name,

@@ -137,6 +137,9 @@ impl Port {
     /// Forgets a vector's cause.
     pub(in crate::nic) fn clear_cause(&self, vector: u8) {
         self.bar.write_reg(regs::EICR::from(1 << (vector & 31)));
+        // The write is posted: until it has arrived, it could take a cause that comes after the
+        // caller has looked at the queues. Reading waits for it, and for earlier write-backs.
+        let _ = self.bar.read(regs::STATUS);
     }
 
     /// Takes note of link and other causes, so that the next one interrupts.
