@@ -417,9 +417,6 @@ impl<T: Operations> Registration<T> {
             return Err(EINVAL);
         }
         let info = data.irqs(index);
-        if info.count == 0 {
-            return Err(EINVAL);
-        }
         write_words(arg, &[argsz, info.flags, index, info.count])
     }
 
