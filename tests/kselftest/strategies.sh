@@ -27,10 +27,10 @@ tcp_both_ways() {
 
 # No strategy leaves the guest without its queues, and nothing is counted as a fault.
 switching_under_traffic() {
-	local pid round strategy
+	local pid strategy
 	in_guest a --timeout 90 "iperf3 -c $PEER_IP -t 12 --connect-timeout 20000" >/dev/null &
 	pid=$!
-	for round in 1 2; do
+	for _ in 1 2; do
 		for strategy in "${STRATEGIES[@]}"; do
 			sleep 0.5
 			choose "$strategy" || return
