@@ -214,8 +214,9 @@ impl Source for Nic {
         self.port.unmask(self.routing.pool_vector(pool));
     }
 
-    fn link_event(&self) {
-        self.port.acknowledge_link();
+    fn link_event(&self) -> bool {
+        let changed = self.port.acknowledge_link();
         self.port.unmask(self.routing.link_vector());
+        changed
     }
 }

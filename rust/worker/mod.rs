@@ -44,8 +44,9 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn acknowledge(&self, pool: PoolId);
     /// Lets `pool` interrupt again. An event since [`Self::acknowledge`] interrupts at once.
     fn arm(&self, pool: PoolId);
-    /// Takes note of a link event and lets the next one interrupt.
-    fn link_event(&self);
+    /// Takes note of a link event and lets the next one interrupt. Returns whether the link has
+    /// changed: its vector may be another's as well.
+    fn link_event(&self) -> bool;
 }
 
 /// Pools, one bit each.

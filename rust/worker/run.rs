@@ -80,7 +80,7 @@ impl<S: Source> Body for Loop<S> {
         };
         while !should_stop() {
             let events = self.mailbox.take();
-            if events.has_link() {
+            if events.has_link() && self.source.link_event() {
                 self.link_changed();
             }
             state.armed &= !events.fired();
@@ -99,7 +99,6 @@ impl<S: Source> Body for Loop<S> {
 
 impl<S: Source> Loop<S> {
     fn link_changed(&self) {
-        self.source.link_event();
         let now = now_ns();
         for pool in pools() {
             if let Some(target) = self.mailbox.target(pool) {

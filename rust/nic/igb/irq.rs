@@ -142,8 +142,9 @@ impl Port {
         let _ = self.bar.read(regs::STATUS);
     }
 
-    /// Takes note of link and other causes, so that the next one interrupts.
-    pub(in crate::nic) fn acknowledge_link(&self) {
-        let _ = self.bar.read(regs::ICR);
+    /// Takes note of link and other causes, so that the next one interrupts. Returns whether the
+    /// link has changed; a port that is gone says so, too.
+    pub(in crate::nic) fn acknowledge_link(&self) -> bool {
+        self.bar.read(regs::ICR).lsc().into_bool()
     }
 }
