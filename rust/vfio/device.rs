@@ -322,15 +322,13 @@ impl SliceDev {
         state.slice.set_policy(policy).map_err(|slice::Busy| EBUSY)
     }
 
-    /// Changes how long the guest's pages stay pinned, at any time. `ENOMEM` where there is no memory
-    /// for copies.
+    /// Changes how long the guest's pages stay pinned. `EBUSY` while the slice is open.
     pub(crate) fn set_strategy(&self, strategy: Strategy) -> Result {
-        let now_ns = now_ns();
-        let changed = self.change(|slice| {
-            let changed = slice.set_strategy(strategy, now_ns);
-            self.pins.settle();
-            changed
-        });
+        let mut state = self.lock();
+        if state.slice.state() != slice::State::Closed {
+            return Err(EBUSY);
+        }
+        let changed = state.slice.set_strategy(strategy, now_ns());
         changed.map_err(|slice::NoMemory| ENOMEM)
     }
 
