@@ -14,7 +14,7 @@ from pathlib import Path
 PEER_IP, GUEST_IP = "10.77.0.1", "10.77.0.11"
 TRAFFIC = "/build/traffic/traffic"
 KVM_EXITS = Path("/sys/kernel/debug/kvm/exits")
-LIB = '. /sluice/tests/kselftest/ktap_helpers.sh; . /sluice/tests/kselftest/slices_lib.sh; '
+LIB = 'export GUEST_CPUS=0-1; . /sluice/tests/kselftest/ktap_helpers.sh; . /sluice/tests/kselftest/slices_lib.sh; '
 PKTGEN = """
 modprobe pktgen
 p() {{ echo "$2" >/proc/net/pktgen/$1; }}
