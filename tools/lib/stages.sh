@@ -88,10 +88,11 @@ package_version() {
 	in_root apt-cache madison "$1" | awk '{ print $3; exit }'
 }
 
-# The package that holds vmlinuz: the newest kernels may not be signed yet.
+# The package that holds vmlinuz. Where there is a linux-binary package,
+# linux-image only depends on it; the newest kernels may not be signed yet.
 image_package() {
 	local package
-	for package in "linux-image-$1" "linux-binary-$1" "linux-binary-unsigned-$1"; do
+	for package in "linux-binary-$1" "linux-binary-unsigned-$1" "linux-image-$1"; do
 		! has_package "$package" || { printf '%s\n' "$package"; return; }
 	done
 	return 1
