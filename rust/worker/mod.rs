@@ -27,12 +27,15 @@ use kernel::{
 };
 pub(crate) use sluice_core::slice::Polled;
 
-use sluice_core::addr::PoolId;
+use sluice_core::{
+    addr::PoolId,
+    turns::PoolMask, //
+};
 
 /// Something the worker polls: a slice. Both methods run in the worker's thread and may sleep.
 pub(crate) trait Pollable: Send + Sync {
-    /// Does up to `budget` descriptors of work in each direction. `now_ns` is monotonic time.
-    fn poll(&self, now_ns: u64, budget: u32) -> Polled;
+    /// Takes up to `budget` new descriptors in each direction. `now_ns` is monotonic time.
+    fn poll(&self, now_ns: u64, budget: u16) -> Polled;
     /// The port's link may have changed.
     fn link_changed(&self, now_ns: u64);
 }
@@ -48,9 +51,6 @@ pub(crate) trait Source: Send + Sync + 'static {
     /// changed: its vector may be another's as well.
     fn link_event(&self) -> bool;
 }
-
-/// Pools, one bit each.
-type PoolMask = u8;
 
 /// What has happened since the worker last looked.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -23,5 +23,6 @@ pub mod rx;
 pub mod slice;
 pub mod source;
 pub mod stats;
+pub mod turns;
 pub mod tx;
 pub mod vf;

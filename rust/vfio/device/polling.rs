@@ -8,6 +8,7 @@ use kernel::sync::atomic::{
     Relaxed,
     Release, //
 };
+use sluice_core::turns::BUDGET;
 
 use super::SliceDev;
 use crate::{
@@ -25,11 +26,8 @@ use crate::{
     }, //
 };
 
-/// Descriptors that the helper moves in each direction before the worker's next turn.
-const HELP_BUDGET: u16 = 128;
-
 impl Pollable for SliceDev {
-    fn poll(&self, now_ns: u64, budget: u32) -> Polled {
+    fn poll(&self, now_ns: u64, budget: u16) -> Polled {
         let Some(mut state) = self.try_lock() else {
             return Polled::default();
         };
@@ -38,7 +36,6 @@ impl Pollable for SliceDev {
         }
         // Whatever asked for this poll is served by it.
         let _ = state.slice.take_kick();
-        let budget = u16::try_from(budget).unwrap_or(u16::MAX);
         let polled = self
             .pins
             .hastily(|| state.slice.poll_hastily(now_ns, budget));
@@ -79,7 +76,7 @@ impl SliceDev {
     fn help(&self) {
         let mut state = self.lock();
         self.pins.settle();
-        let polled = state.slice.poll(now_ns(), HELP_BUDGET);
+        let polled = state.slice.poll(now_ns(), BUDGET);
         let report = state.slice.take_report();
         drop(state);
         self.report(report);
