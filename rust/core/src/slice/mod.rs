@@ -216,7 +216,7 @@ impl<P: Platform> Slice<P> {
         self.stopped = None;
         self.unreported = None;
         self.kicked = false;
-        self.function.reset();
+        self.function.pass_on();
         open.reset_filters(self.function.identity().mac);
         // The model's VFIO reset leaves the link as it was told last.
         let _ = self.function.set_link(open.link());

@@ -409,6 +409,13 @@ impl Function {
         self.msix = Msix::new();
     }
 
+    /// As [`Self::reset`], and the statistics registers are zero: for another owner (invariant 8).
+    pub fn pass_on(&mut self) {
+        self.regs = File::new();
+        self.irq = Irq::new();
+        self.reset();
+    }
+
     /// The host has done what [`Action::Reset`] asks.
     pub fn reset_done(&mut self) {
         self.mailbox.reset_done();
