@@ -356,6 +356,24 @@ fn a_page_taken_away_is_pinned_anew() {
 }
 
 #[test]
+fn a_page_is_pinned_for_each_direction() {
+    let mut sim = SimMachine::builder().guest_pages(16).build();
+    let mut map = Map::new(Strategy::Persistent, LIMIT, 9).unwrap();
+    let page = GuestPage::new(3);
+    sim.world().unmap(3, false);
+    sim.world().map(3, false);
+    let read = map.acquire(&mut sim.pinner, page, Access::Read).unwrap();
+    // Pinned for reading does not do for writing, also while it is in use.
+    let denied = Some(MapError::Refused(Rejection::AccessDenied));
+    let write = map.acquire(&mut sim.pinner, page, Access::Write);
+    assert_eq!(write.err(), denied);
+    map.cancel(&mut sim.pinner, read);
+    let write = map.acquire(&mut sim.pinner, page, Access::Write);
+    assert_eq!(write.err(), denied);
+    assert_eq!(map.unpin_all(&mut sim.pinner), 0);
+}
+
+#[test]
 fn taking_everything_away_costs_no_walk_of_the_address_space() {
     let mut sim = SimMachine::builder().guest_pages(16).build();
     let mut map = Map::new(Strategy::Persistent, 1 << 16, 9).unwrap();

@@ -237,6 +237,80 @@ fn a_segmented_packet_keeps_its_headers() {
     }
 }
 
+/// What is judged is what is sent, though each byte that is read changes at once (invariant 4).
+#[test]
+fn bytes_are_read_once() {
+    for strategy in Strategy::ALL {
+        let mut b = Bench::with_policy(1, policy(VlanPolicy::None));
+        b.slice.set_strategy(strategy, 1).unwrap();
+        b.bring_up();
+        let mut tx = GuestTx::new(TX_RING, 64);
+        b.world.borrow_mut().fickle = true;
+        for len in [60usize, 256, 1514] {
+            let good = frame(len, &[8, 0]);
+            let bad: Vec<u8> = good.iter().map(|byte| !byte).collect();
+            for (memory, sent) in [(&good, true), (&bad, false)] {
+                b.world.borrow_mut().guest_write(BUFFERS, memory);
+                let send = Send {
+                    segments: vec![(BUFFERS, len as u16)],
+                    ..Send::default()
+                };
+                assert!(tx.send(&mut b.world.borrow_mut(), &send));
+                b.write(TX + TAIL, tx.tail());
+                b.poll();
+                b.nic_runs();
+                b.poll();
+                assert_eq!(tx.clean(&mut b.world.borrow_mut()), 1);
+                let wire = b.world.borrow_mut().wire.pop();
+                assert_eq!(wire.is_some(), sent, "{} {len}", strategy.name());
+                if let Some(wire) = wire {
+                    assert_eq!(wire.bytes[..32], good[..32]);
+                }
+            }
+        }
+        assert_eq!(b.slice.stats().rejected(Rejection::SpoofedSource), 3);
+        b.world.borrow_mut().fickle = false;
+        b.close();
+    }
+}
+
+#[test]
+fn frames_are_checked_unless_told_otherwise() {
+    let mut b = Bench::with_policy(1, Policy::default());
+    b.bring_up();
+    let mut tx = GuestTx::new(TX_RING, 64);
+    let send = Send {
+        segments: vec![(BUFFERS, 60)],
+        ..Send::default()
+    };
+    assert!(tx.send(&mut b.world.borrow_mut(), &send));
+    b.write(TX + TAIL, tx.tail());
+    b.poll();
+    b.nic_runs();
+    assert!(b.world.borrow().wire.is_empty());
+    assert_eq!(b.slice.stats().rejected(Rejection::SpoofedSource), 1);
+    b.close();
+}
+
+#[test]
+fn membership_follows_the_policy() {
+    const ACK: u32 = 1 << 31;
+    for (vlans, allowed) in [
+        (VlanPolicy::None, [false, false]),
+        (only_five(), [true, false]),
+        (VlanPolicy::Any, [true, true]),
+    ] {
+        let mut b = Bench::with_policy(1, policy(vlans));
+        b.bring_up();
+        for (vid, allowed) in [5, 6].into_iter().zip(allowed) {
+            assert_eq!(b.request(&[4 | 1 << 16, vid]) & ACK != 0, allowed);
+            // To leave is always allowed.
+            assert_ne!(b.request(&[4, vid]) & ACK, 0);
+        }
+        b.close();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -108,9 +108,8 @@ impl PinnedPage for SimPage {
     }
     fn copy_out(&self, offset: u16, bytes: &mut [u8]) {
         let len = bytes.len().min((PAGE_SIZE as u16 - offset).into());
-        let world = self.world.borrow();
-        let from = usize::from(offset);
-        bytes[..len].copy_from_slice(&world.frame(self.frame)[from..from + len]);
+        let mut world = self.world.borrow_mut();
+        world.cpu_copies_out(self.frame, offset, &mut bytes[..len]);
     }
 }
 

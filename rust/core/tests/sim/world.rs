@@ -86,6 +86,8 @@ pub struct World {
     pub loads: u64,
     /// The guest rewrites a descriptor right after it was loaded, and others before.
     pub hostile: bool,
+    /// The guest inverts what the CPU copies out, right after it.
+    pub fickle: bool,
     pub pins: u64,
     pub unpins: u64,
 }
@@ -115,6 +117,7 @@ impl World {
             pin_failures_percent: 0,
             loads: 0,
             hostile: false,
+            fickle: false,
             pins: 0,
             unpins: 0,
         };
@@ -210,6 +213,15 @@ impl World {
             self.rng.fill(&mut bytes[at..at + 16]);
         }
         words
+    }
+
+    pub(super) fn cpu_copies_out(&mut self, frame: usize, offset: u16, bytes: &mut [u8]) {
+        let at = usize::from(offset);
+        let memory = &mut self.frames[frame].bytes[at..at + bytes.len()];
+        bytes.copy_from_slice(memory);
+        if self.fickle {
+            memory.iter_mut().for_each(|byte| *byte = !*byte);
+        }
     }
 
     pub(super) fn cpu_store(&mut self, frame: usize, offset: u16, bytes: &[u8]) {
