@@ -299,14 +299,26 @@ impl World {
     }
 
     pub(super) fn bus_read(&self, bus: u64, bytes: &mut [u8]) {
-        for (byte, at) in bytes.iter_mut().zip((bus - BUS_BASE) as usize..) {
-            *byte = self.frames[at / PAGE].bytes[at % PAGE];
+        let mut at = (bus - BUS_BASE) as usize;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let offset = at % PAGE;
+            let (now, later) = rest.split_at_mut(rest.len().min(PAGE - offset));
+            now.copy_from_slice(&self.frames[at / PAGE].bytes[offset..offset + now.len()]);
+            at += now.len();
+            rest = later;
         }
     }
 
     pub(super) fn bus_write(&mut self, bus: u64, bytes: &[u8]) {
-        for (byte, at) in bytes.iter().zip((bus - BUS_BASE) as usize..) {
-            self.frames[at / PAGE].bytes[at % PAGE] = *byte;
+        let mut at = (bus - BUS_BASE) as usize;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let offset = at % PAGE;
+            let (now, later) = rest.split_at(rest.len().min(PAGE - offset));
+            self.frames[at / PAGE].bytes[offset..offset + now.len()].copy_from_slice(now);
+            at += now.len();
+            rest = later;
         }
     }
 
@@ -392,7 +404,7 @@ impl World {
         for (i, frame) in self.frames.iter().enumerate() {
             if frame.owner == Owner::Canary {
                 assert!(
-                    frame.bytes.iter().all(|b| *b == canary(i)),
+                    *frame.bytes == [canary(i); PAGE],
                     "canary frame {i} was written"
                 );
             }
