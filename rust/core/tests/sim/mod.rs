@@ -13,6 +13,7 @@
 #![allow(dead_code)] // Each test uses its part.
 
 pub mod bench;
+pub mod frames;
 pub mod guest;
 pub mod nic;
 pub mod rig;
