@@ -15,6 +15,9 @@ BUILD_PACKAGES=(
 	rustc rust-src rustfmt rust-clippy cargo bindgen libclang-dev python3 shellcheck
 )
 
+# For libFuzzer, which cargo builds from its C++ source.
+FUZZ_PACKAGES=(libclang-rt-dev g++)
+
 VM_PACKAGES=(
 	qemu-system-x86 ipxe-qemu busybox-static iproute2 iputils-ping iperf3 ethtool tcpdump
 	python3 procps pciutils mdevctl

@@ -130,6 +130,10 @@ stage_toolchain() {
 	apt_install "${BUILD_PACKAGES[@]}" "linux-headers-$KVER=$version" "$(source_package "$KVER")=$version"
 }
 
+stage_fuzz_tools() {
+	apt_install "${FUZZ_PACKAGES[@]}"
+}
+
 stage_vm_tools() {
 	apt_install "${VM_PACKAGES[@]}"
 }
