@@ -103,6 +103,17 @@ impl RingConfig {
         })
     }
 
+    /// A ring of any number of descriptors, for tests that go through all that can happen in one. No
+    /// guest can have it: the module is built without.
+    #[cfg(not(kernel))]
+    pub fn small(base: u64, count: u16) -> Option<Self> {
+        let config = Self::new(base, Self::ALIGN_BYTES).ok()?;
+        (2..config.size.0).contains(&count).then_some(Self {
+            size: RingSize(count),
+            ..config
+        })
+    }
+
     /// First byte.
     pub const fn base(&self) -> GuestAddr {
         self.base

@@ -93,6 +93,17 @@ impl<P: Platform> TxPath<P> {
         if shadow_len < Self::MIN_SHADOW {
             return None;
         }
+        Self::of_any_length(shadow_len, bounce)
+    }
+
+    /// As [`Self::new`], for tests that go through all that can happen in a small queue. Larger
+    /// packets would wait in it for ever: the module is built without.
+    #[cfg(not(kernel))]
+    pub fn small(shadow_len: u16, bounce: &P::Bounce) -> Option<Self> {
+        Self::of_any_length(shadow_len, bounce)
+    }
+
+    fn of_any_length(shadow_len: u16, bounce: &P::Bounce) -> Option<Self> {
         Some(Self {
             state: State::Off,
             ring: None,
