@@ -2,7 +2,7 @@
 # "make" lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-quiet modules demo test test-core test-vm test-programs fuzz bench lint doc shell clean distclean
+.PHONY: help setup setup-quiet modules demo test test-core test-vm test-programs fuzz breakages bench lint doc shell clean distclean
 
 help: ## this list
 	@echo "Sluice: slices of a network card for virtual machines."
@@ -42,6 +42,9 @@ test-vm: ## only those on emulated machines (TESTS="name ...": only these)
 
 fuzz: setup-quiet ## fuzz the pure crate (MINUTES=n; TARGET=name: only this one)
 	@tools/fuzz run $(or $(MINUTES),10) $(TARGET)
+
+breakages: setup-quiet ## break the code on purpose, in a copy: do the tests notice? (BREAK="--vm name ...")
+	@tests/break $(BREAK)
 
 bench: modules ## measure, and compare with the alternatives
 	@tools/bench

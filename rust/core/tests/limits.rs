@@ -151,6 +151,32 @@ fn without_bus_master_nothing_starts() {
     b.close();
 }
 
+/// Invariant 5: link, heads, statistics and the like are the model's to say.
+#[test]
+fn what_is_the_devices_cannot_be_written() {
+    use sluice_core::vf::regs::{
+        self,
+        Access as Kind, //
+    };
+    let mut b = Bench::new(1);
+    b.bring_up();
+    let fixed = regs::all().filter(|slot| {
+        let access = slot.spec().access;
+        matches!(access, Kind::ReadOnly | Kind::Counter)
+    });
+    let mut count = 0;
+    for slot in fixed {
+        let before = b.read(slot.offset());
+        b.write(slot.offset(), !before);
+        assert_eq!(b.read(slot.offset()), before, "{}", slot.spec().name);
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
+    b.write(TX + 0x10, 5);
+    assert_eq!(b.read(TX + 0x10), 0, "the head of a queue");
+    b.close();
+}
+
 /// Invariant 7.
 #[test]
 fn a_faulty_receive_queue_is_stopped_and_counted() {
