@@ -14,7 +14,10 @@ use sim::guest::{
 use sim::nic::Dir;
 use sim::rig::Map;
 use sim::SimMachine;
-use sluice_core::addr::GuestPage;
+use sluice_core::addr::{
+    GuestAddr,
+    GuestPage, //
+};
 use sluice_core::check::Rejection;
 use sluice_core::map::{
     MapError,
@@ -129,6 +132,34 @@ fn a_stuck_queue_keeps_its_host_buffers() {
     b.poll();
     b.nic_runs();
     assert_eq!(b.world.borrow().wire.len(), 20);
+}
+
+/// Invariant 3: a length that leaves the address space takes all that is there, not what it wraps to.
+#[test]
+fn an_unmapped_range_ends_at_the_top() {
+    let mut b = Bench::new(1);
+    b.bring_up();
+    post(&mut b, RX, [BUFFERS, 0]);
+    assert!(b.world.borrow().nic_pinned() != 0);
+    b.slice.dma_unmap(GuestAddr::new(0x1000), u64::MAX, 1);
+    assert_eq!(b.world.borrow().pinned(), 0);
+    b.close();
+}
+
+/// Invariants 3, 5: a reset ends what was posted before it.
+#[test]
+fn a_reset_stops_both_queues() {
+    let mut b = Bench::new(1);
+    b.bring_up();
+    post(&mut b, RX, [BUFFERS, 0]);
+    let word = data_word(60, true, &Send::default(), 60);
+    post(&mut b, TX, [BUFFERS, word]);
+    b.write(CTRL, 1 << 26);
+    let world = b.world.borrow();
+    assert_eq!((world.live(Dir::Rx), world.live(Dir::Tx)), (0, 0));
+    drop(world);
+    assert_eq!(b.slice.state(), State::Open);
+    b.close();
 }
 
 /// Invariant 5: registers may be set up without bus mastering, but nothing is done with them.
