@@ -25,12 +25,21 @@ use crate::source;
 const RING_PAGES: u64 = 2 * 17;
 /// Longest frame that the card sends, in bytes, FCS included.
 const MAX_FRAME: usize = 9728;
-/// Distance of the marks in a tenant's memory, in bytes.
+/// Distance of the marks in a tenant's memory and packets, in bytes.
 const MARK_STEP: usize = 512;
 
 /// What a tenant's memory is full of. Compared only multiplied, so that the fuzzer never sees it.
 fn mark(tenant: u64) -> u64 {
     (tenant + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xd1b5_4a32_d192_ed03
+}
+
+/// Puts a tenant's mark all over its bytes.
+pub fn mark_all(tenant: u64, bytes: &mut [u8]) {
+    for chunk in bytes.chunks_mut(MARK_STEP) {
+        if let Some(place) = chunk.get_mut(64..72) {
+            place.copy_from_slice(&mark(tenant).to_le_bytes());
+        }
+    }
 }
 
 fn disguised(word: u64) -> u64 {
@@ -98,9 +107,7 @@ impl Bench {
 
     fn marked_page(&self) -> [u8; 4096] {
         let mut page = [2; 4096];
-        for chunk in page.chunks_exact_mut(MARK_STEP) {
-            chunk[64..72].copy_from_slice(&mark(self.tenant).to_le_bytes());
-        }
+        mark_all(self.tenant, &mut page);
         page
     }
 

@@ -91,8 +91,6 @@ pub struct Bench {
     tenant: u64,
     /// A queue was stuck: pages may stay pinned, and the hardware goes to nobody else.
     stuck: bool,
-    /// A queue that stopped may have had its descriptors copied twice.
-    restarted: bool,
 }
 
 /// Carries out the operations that `data` names. The first record says what the machine is like.
@@ -148,7 +146,6 @@ impl Bench {
             rx: Driver::default(),
             tenant: 0,
             stuck: false,
-            restarted: false,
         };
         bench.open(op, hardware);
         bench
@@ -231,7 +228,6 @@ impl Bench {
                 let strategy = Strategy::ALL[usize::from(op.a) % Strategy::ALL.len()];
                 let done = self.slice.set_strategy(strategy, now_ns).is_ok();
                 assert!(done || self.world.borrow().no_memory);
-                self.restarted = true;
             }
             kind::RESET => match op.a % 3 {
                 0 => self.write(0, regs::CTRL_RST),
@@ -273,6 +269,7 @@ impl Bench {
             let len = usize::from(op.b % 1509) + 14;
             let mut bytes = vec![op.v as u8; len];
             bytes[..6].fill(if op.flag(1) { 0xff } else { 2 });
+            check::mark_all(self.tenant, &mut bytes);
             let vlan = op.flag(0).then_some((op.v >> 8) as u16);
             world.nic_rx_arrives(&bytes, vlan);
         }
