@@ -65,7 +65,7 @@ pub fn decode(data: &[u8]) -> impl Iterator<Item = Op> + '_ {
 struct Total(Cell<u64>);
 
 /// Operations between two reports.
-const REPORT: u64 = 1 << 22;
+const REPORT: u64 = 1 << 20;
 
 impl Total {
     fn show(&self) {
