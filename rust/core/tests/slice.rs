@@ -331,3 +331,43 @@ proptest! {
         b.close();
     }
 }
+
+#[test]
+fn receive_buffers_wake_the_worker_when_they_run_low() {
+    let mut b = Bench::new(5);
+    b.bring_up();
+    let mut rx = GuestRx::new(RX_RING, 64, 2048, 0);
+    let fill = |rx: &mut GuestRx, world: &Shared| {
+        let place = |i: u16| (BUFFERS + 0x1000 + u64::from(i) * 0x1080, 0);
+        rx.fill(&mut world.borrow_mut(), place);
+    };
+    fill(&mut rx, &b.world);
+    b.write(RX + TAIL, rx.tail());
+    assert!(b.slice.take_kick(), "the NIC has none yet");
+    b.poll();
+    let mut quiet = 0;
+    for round in 0..500u16 {
+        let burst = 1 + round % 50;
+        for _ in 0..burst {
+            b.world.borrow_mut().nic_rx_arrives(&[7; 100], None);
+        }
+        b.nic_runs();
+        b.poll();
+        assert_eq!(rx.poll(&b.world.borrow()).len(), usize::from(burst));
+        fill(&mut rx, &b.world);
+        b.write(RX + TAIL, rx.tail());
+        let kicked = b.slice.take_kick();
+        assert_eq!(kicked, burst > 31, "less than half are left");
+        if kicked {
+            b.poll();
+        } else {
+            quiet += 1;
+        }
+    }
+    assert!(quiet > 300);
+    assert_eq!(
+        b.slice.stats().rx.packets,
+        (0..500u64).map(|r| 1 + r % 50).sum()
+    );
+    b.close();
+}

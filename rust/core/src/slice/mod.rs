@@ -357,8 +357,10 @@ impl<P: Platform> Slice<P> {
             action = match action {
                 Action::None => break,
                 Action::Signals => Action::None,
-                Action::Doorbell { .. } => {
-                    self.kicked = true;
+                Action::Doorbell { queue, .. } => {
+                    // A guest hands back a few receive buffers at a time: waking the worker for each
+                    // handful costs more than moving them.
+                    self.kicked |= !self.open.as_ref().is_some_and(|open| open.can_wait(queue));
                     Action::None
                 }
                 Action::TxEnable(ring) => {

@@ -167,6 +167,12 @@ impl<P: Platform> Open<P> {
         state != State::Off
     }
 
+    /// Whether descriptors that the guest adds to a queue can wait until something else asks for a
+    /// poll: receive buffers, while the NIC has enough of them.
+    pub(super) fn can_wait(&self, queue: Queue) -> bool {
+        queue == Queue::Rx && self.rx.is_well_supplied()
+    }
+
     /// Whether the queue broke a rule and has not been stopped since.
     pub(super) fn has_faulted(&self, queue: Queue) -> bool {
         let state = match queue {
