@@ -322,13 +322,9 @@ impl SliceDev {
         state.slice.set_policy(policy).map_err(|slice::Busy| EBUSY)
     }
 
-    /// Changes how long the guest's pages stay pinned. `EBUSY` while the slice is open.
+    /// Changes how long the guest's pages stay pinned, at any time.
     pub(crate) fn set_strategy(&self, strategy: Strategy) -> Result {
-        let mut state = self.lock();
-        if state.slice.state() != slice::State::Closed {
-            return Err(EBUSY);
-        }
-        let changed = state.slice.set_strategy(strategy, now_ns());
+        let changed = self.change(|slice| slice.set_strategy(strategy, now_ns()));
         changed.map_err(|slice::NoMemory| ENOMEM)
     }
 

@@ -28,16 +28,31 @@ tcp_both_ways() {
 		rates+=("$1: $out Mbit/s out, $in in; pins $(stat_of pins), hits $(stat_of hits), now $(stat_of pinned_bytes) bytes")
 }
 
-# The slice is open: not now.
-refused_while_open() {
-	! echo shared >"$(slice_dir "$A")/strategy" && ! echo copy >"$(slice_dir "$A")/strategy"
+moved_since() {
+	(($(stat_of tx_packets) > $1 + 20 && $(stat_of rx_packets) > $2 + 20))
+}
+
+# switching_under [-R]: a TCP stream goes on after each of many changes, and the wire's two
+# ends never disagree for good: it is one connection.
+switching_under() {
+	local round strategy sent received status=0
+	in_guest a "iperf3 -c $PEER_IP -t 600 $* --connect-timeout 20000 >/tmp/stream 2>&1 & echo \$! >/tmp/stream.pid" || return
+	wait_for 20 moved_since "$(stat_of tx_packets)" "$(stat_of rx_packets)" || return
+	for round in 1 2; do
+		for strategy in "${STRATEGIES[@]}"; do
+			sent=$(stat_of tx_packets) received=$(stat_of rx_packets)
+			choose "$strategy" || status=1
+			wait_for 30 moved_since "$sent" "$received" || { echo "round $round: stuck under $strategy" && status=1; }
+		done
+	done
+	in_guest a 'kill $(cat /tmp/stream.pid) && ! grep -i error /tmp/stream' && return "$status"
 }
 
 all_unpinned() {
 	[[ $(stat_of pins) == "$(stat_of unpins)" && $(stat_of pinned_bytes) == 0 ]]
 }
 
-plan $((4 + 6 * ${#STRATEGIES[@]}))
+plan $((5 + 6 * ${#STRATEGIES[@]}))
 check "module loads" load_module
 check "Sluice takes the card" take_card || skip_rest "no card"
 A=$(new_slice)
@@ -48,7 +63,10 @@ for strategy in "${STRATEGIES[@]}"; do
 	check "$strategy: guest starts" start_guests "a=$A"
 	check "$strategy: guest has a link" guest_up a 10.77.0.11
 	check "$strategy: TCP both ways" tcp_both_ways "$strategy"
-	[[ $strategy != persistent ]] || check "no other strategy while the slice is open" refused_while_open
+	if [[ $strategy == persistent ]]; then
+		check "changes while the guest sends" switching_under
+		check "changes while the guest receives" switching_under -R
+	fi
 	check "$strategy: guest still reaches the peer" guest_pings a "$PEER_IP" 3
 	guest kill a
 	check "$strategy: nothing stays pinned" wait_for 20 all_unpinned
