@@ -75,13 +75,15 @@ class Exits:
 
 
 class Bench:
-    def __init__(self, options):
+    def __init__(self, options, uuid=None):
         self.options = options
+        self.uuid = uuid
         self.samples = {}
 
     def add(self, name, value):
         if value is not None:
             self.samples.setdefault(name, []).append(value)
+            print(f"    {name}: {value:.4g}" if value < 100 else f"    {name}: {value:.0f}", file=sys.stderr)
 
     @staticmethod
     def attempt(measure, *arguments):
@@ -142,7 +144,7 @@ class Bench:
         source.communicate()
         out, _ = sink.communicate()
         result = values(out)
-        for key in ("received", "lost", "duplicated", "reordered", "corrupt"):
+        for key in ("received", "lost", "socket_drops", "duplicated", "reordered", "corrupt"):
             self.add(f"{name}, {key}", result[key])
 
     def accounting(self, guest_mac):
@@ -159,6 +161,38 @@ class Bench:
                                                    "-s", "60", "-r", str(rate)), stdout=subprocess.DEVNULL),
                      lambda: guest_background(f"traffic receive $i -n {count}", limit))
 
+    def places(self):
+        """Packets so far at each place that a packet passes, by direction."""
+        out = {"left the slice": self.slice_packets("tx"), "reached the peer": peer_packets("rx")}
+        into = {"left the peer": peer_packets("tx"), "reached the slice": self.slice_packets("rx")}
+        text = guest("for f in tx_packets rx_packets rx_dropped rx_errors; do "
+                     "echo $f=$(cat /sys/class/net/$i/statistics/$f); done")
+        interface = values(text)
+        out = {"left the guest": interface["tx_packets"]} | out
+        into |= {"reached the guest": interface["rx_packets"],
+                 "dropped by the guest": interface["rx_dropped"] + interface["rx_errors"]}
+        return out, into
+
+    def slice_packets(self, direction):
+        if self.uuid is None:
+            return 0
+        return int(Path(f"/sys/bus/mdev/devices/{self.uuid}/stats/{direction}_packets").read_text())
+
+    def bulk(self, name, direction, *more):
+        """At least so many packets of a TCP stream, counted wherever they pass."""
+        before = self.places()[direction]
+        count = self.options.bulk
+        # Options take 12 bytes of each segment.
+        started = time.monotonic()
+        guest(f"iperf3 -c {PEER_IP} -M {self.options.mss} -n {count * (self.options.mss - 12)} "
+              f"-J --connect-timeout 20000 {' '.join(more)}", 3600)
+        seconds = time.monotonic() - started
+        time.sleep(1)
+        after = self.places()[direction]
+        for place, packets in after.items():
+            self.add(f"{name}, {place}", packets - before[place])
+        self.add(f"{name}, kpps", count / seconds / 1e3)
+
     def all(self):
         shell(f"peer_iperf_server; peer ip neigh flush dev peer0")
         guest(f"ip link set $i up; ip address replace {GUEST_IP}/24 dev $i; "
@@ -173,6 +207,9 @@ class Bench:
             self.attempt(self.round_trip, "UDP request/response")
             self.attempt(self.round_trip, "the same under TCP load", True)
         self.attempt(self.accounting, mac)
+        if self.options.bulk:
+            self.attempt(self.bulk, "TCP packets out", 0)
+            self.attempt(self.bulk, "TCP packets in", 1, "-R")
         shell("stop_peer_iperf")
         return {name: statistics.median(samples) for name, samples in self.samples.items()}
 
@@ -184,16 +221,33 @@ def free_kib():
     return int(fields["MemFree"])
 
 
+def open_slices(uuids):
+    """A process that has them open, as a VMM that has mapped no memory yet."""
+    holder = subprocess.Popen([sys.executable, "/sluice/tests/bench/holder.py", *uuids],
+                              text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    if holder.stdout.readline() != "open\n":
+        raise RuntimeError("slices cannot be opened")
+    return holder
+
+
 def memory():
-    """Memory of a slice that exists, and of the module with its card, in KiB; coarse."""
+    """Memory of the module with its card and of slices, in KiB; coarse."""
     start = free_kib()
     shell("load_module && take_card")
     loaded = free_kib()
     shell('for n in $(seq $(available)); do new_slice; done')
-    number = len(list(Path("/sys/bus/mdev/devices").iterdir()))
+    uuids = [path.name for path in Path("/sys/bus/mdev/devices").iterdir()]
     made = free_kib()
+    with open_slices([]) as nothing:
+        idle = free_kib()
+        nothing.stdin.close()
+    with open_slices(uuids) as holder:
+        opened = free_kib()
+        holder.stdin.close()
     shell('for d in /sys/bus/mdev/devices/*; do echo 1 >$d/remove; done')
-    return {"module with card, KiB": start - loaded, "slice, closed, KiB": (loaded - made) / max(number, 1)}
+    return {"module with card, KiB": start - loaded,
+            "slice, closed, KiB": (loaded - made) / len(uuids),
+            "slice, open, more KiB": (idle - opened) / len(uuids)}
 
 
 def with_virtio(options):
@@ -217,7 +271,7 @@ def with_slice(options):
     uuid = shell("new_slice")
     run(["guest", "start", "g", "--memory", "192", "--vfio", uuid, "--file", f"{TRAFFIC}:/bin/traffic"])
     try:
-        result = Bench(options).all()
+        result = Bench(options, uuid).all()
         stats = Path(f"/sys/bus/mdev/devices/{uuid}/stats")
         for name in ("pins", "hits", "misses", "evictions", "pinned_bytes_most"):
             result[f"map {name}"] = int((stats / name).read_text())
@@ -240,6 +294,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=100000)
     parser.add_argument("--rate", type=int, default=4000, help="packets per second of the loss accounting")
+    parser.add_argument("--bulk", type=int, default=0, help="packets of a TCP stream each way, counted wherever they pass")
+    parser.add_argument("--mss", type=int, default=536, help="of that stream")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--only", choices=("virtio", "slice"))
