@@ -281,3 +281,25 @@ TEST_F_TIMEOUT(attacker, device_memory_as_guest_memory, TIMEOUT_S)
 	ASSERT_EQ(0, vf_restart(vf));
 	expect_ring_refused(_metadata, vf, EXTRA_IOVA, 2048, "ring_not_memory|pin_failed|access_denied");
 }
+
+/*
+ * Frames that have a struct page and are no memory: the firmware's, below 1 MiB. VFIO gives them
+ * without a reference; device memory, which has no struct page, it refuses by itself.
+ */
+TEST_F_TIMEOUT(attacker, reserved_memory_as_guest_memory, TIMEOUT_S)
+{
+	struct vf *vf = &self->vf;
+	int fd = open("/dev/mem", O_RDWR | O_CLOEXEC);
+	uint8_t *va;
+
+	if (fd < 0)
+		SKIP(return, "there is no /dev/mem");
+	va = mmap(NULL, VF_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0xf0000);
+	close(fd);
+	if (va == MAP_FAILED)
+		SKIP(return, "the firmware's memory cannot be mapped here");
+	if (vfio_map(&vf->dev, va, EXTRA_IOVA, VF_PAGE, RW))
+		SKIP(return, "VFIO does not take the firmware's memory");
+	expect_refused(_metadata, vf, EXTRA_IOVA, SIMPLE(FRAME_BYTES), "not_memory");
+	expect_ring_refused(_metadata, vf, EXTRA_IOVA, 2048, "ring_not_memory");
+}
