@@ -53,8 +53,8 @@ use sluice_core::tx::TxPath;
 type Map = PinMap<PagePinner, Heap>;
 
 enum Path {
-    Tx(TxPath<Small>),
-    Rx(RxPath<Small>),
+    Tx(Box<TxPath<Small>>),
+    Rx(Box<RxPath<Small>>),
 }
 
 /// Does something with the path, of whichever kind, and what it works with.
@@ -102,8 +102,8 @@ impl System {
     fn new(config: Config) -> Self {
         let world = Rc::new(RefCell::new(World::new(config)));
         let path = match config.dir {
-            Dir::Tx => Path::Tx(TxPath::small(config.shadow, &Unused).unwrap()),
-            Dir::Rx => Path::Rx(RxPath::new(config.shadow, &Unused).unwrap()),
+            Dir::Tx => Path::Tx(Box::new(TxPath::small(config.shadow, &Unused).unwrap())),
+            Dir::Rx => Path::Rx(Box::new(RxPath::new(config.shadow, &Unused).unwrap())),
         };
         Self {
             pinner: PagePinner(world.clone()),
