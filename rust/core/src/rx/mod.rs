@@ -133,12 +133,13 @@ impl<P: Platform> RxPath<P> {
         !self.shadow.is_empty()
     }
 
-    /// Whether the NIC has so many buffers that more of them can wait for the next poll: half of what
-    /// the smaller of the two rings holds. A packet that uses one up brings that poll about.
+    /// Whether the NIC has so many buffers that more of them can wait for the next poll: three
+    /// quarters of what the smaller of the two rings holds. A packet that uses one up brings that poll
+    /// about.
     pub fn is_well_supplied(&self) -> bool {
-        self.ring
-            .as_ref()
-            .is_some_and(|ring| self.shadow.used() >= ring.size().get().min(self.shadow.len()) / 2)
+        self.ring.as_ref().is_some_and(|ring| {
+            self.shadow.used() >= ring.size().get().min(self.shadow.len()) / 4 * 3
+        })
     }
 
     /// Guest descriptors copied that are neither posted nor given up.
