@@ -365,6 +365,11 @@ fn receive_buffers_wake_the_worker_when_they_run_low() {
         }
     }
     assert!(quiet > 100);
+    b.poll();
+    b.write(RX + TAIL, rx.tail());
+    assert!(!b.slice.take_kick());
+    b.write(RX + TAIL, 64);
+    assert!(b.slice.take_kick(), "a tail outside the ring is looked at");
     assert_eq!(
         b.slice.stats().rx.packets,
         (0..500u64).map(|r| 1 + r % 50).sum()

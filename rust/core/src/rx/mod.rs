@@ -133,12 +133,14 @@ impl<P: Platform> RxPath<P> {
         !self.shadow.is_empty()
     }
 
-    /// Whether the NIC has so many buffers that more of them can wait for the next poll: three
-    /// quarters of what the smaller of the two rings holds. A packet that uses one up brings that poll
-    /// about.
-    pub fn is_well_supplied(&self) -> bool {
+    /// Whether the NIC has so many buffers that a new `tail` can wait for the next poll: three quarters
+    /// of what the smaller of the two rings holds. A packet that uses one up brings that poll about. A
+    /// tail that breaks a rule does not wait.
+    pub fn is_well_supplied(&self, tail: u32) -> bool {
         self.ring.as_ref().is_some_and(|ring| {
-            self.shadow.used() >= ring.size().get().min(self.shadow.len()) / 4 * 3
+            let size = ring.size();
+            size.tail(tail).is_ok()
+                && self.shadow.used() >= size.get().min(self.shadow.len()) / 4 * 3
         })
     }
 

@@ -357,10 +357,13 @@ impl<P: Platform> Slice<P> {
             action = match action {
                 Action::None => break,
                 Action::Signals => Action::None,
-                Action::Doorbell { queue, .. } => {
+                Action::Doorbell { queue, tail } => {
                     // A guest hands back a few receive buffers at a time: waking the worker for each
                     // handful costs more than moving them.
-                    self.kicked |= !self.open.as_ref().is_some_and(|open| open.can_wait(queue));
+                    self.kicked |= !self
+                        .open
+                        .as_ref()
+                        .is_some_and(|open| open.can_wait(queue, tail));
                     Action::None
                 }
                 Action::TxEnable(ring) => {

@@ -169,8 +169,8 @@ impl<P: Platform> Open<P> {
 
     /// Whether descriptors that the guest adds to a queue can wait until something else asks for a
     /// poll: receive buffers, while the NIC has enough of them.
-    pub(super) fn can_wait(&self, queue: Queue) -> bool {
-        queue == Queue::Rx && self.rx.is_well_supplied()
+    pub(super) fn can_wait(&self, queue: Queue, tail: u32) -> bool {
+        queue == Queue::Rx && self.rx.is_well_supplied(tail)
     }
 
     /// Whether the queue broke a rule and has not been stopped since.
