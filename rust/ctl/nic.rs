@@ -21,14 +21,18 @@ use crate::{
 };
 
 static TABLE: [Attribute<Nic>; 5] = [
-    Attribute::ro("chip", |nic, out| write!(out, "{}", nic.chip())),
+    Attribute::ro("chip", |nic, out| Ok(write!(out, "{}", nic.chip())?)),
     // Speed in Mb/s, 0 while the link is down.
     Attribute::ro("link", |nic, out| {
-        write!(out, "{}", nic.link().unwrap_or(0))
+        Ok(write!(out, "{}", nic.link().unwrap_or(0))?)
     }),
-    Attribute::ro("mac", |nic, out| write!(out, "{}", nic.mac())),
-    Attribute::ro("pools_free", |nic, out| write!(out, "{}", nic.free_pools())),
-    Attribute::ro("pools_total", |nic, out| write!(out, "{}", nic.pools())),
+    Attribute::ro("mac", |nic, out| Ok(write!(out, "{}", nic.mac())?)),
+    Attribute::ro("pools_free", |nic, out| {
+        Ok(write!(out, "{}", nic.free_pools())?)
+    }),
+    Attribute::ro("pools_total", |nic, out| {
+        Ok(write!(out, "{}", nic.pools())?)
+    }),
 ];
 
 /// One counter of the port.
@@ -62,9 +66,8 @@ impl NicFiles {
                 c"sluice_stats",
                 COUNTERS.iter().map(|(name, _)| *name),
                 |nic, index| {
-                    COUNTERS
-                        .get(index)
-                        .map_or(0, |(_, count)| count(&nic.stats()))
+                    let counter = COUNTERS.get(index);
+                    Ok(counter.map_or(0, |(_, count)| count(&nic.stats())))
                 },
                 nic,
             )?,

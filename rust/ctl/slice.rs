@@ -40,20 +40,22 @@ use crate::{
 static SETTINGS: [Attribute<SliceDev>; 7] = [
     Attribute::rw(
         "mac",
-        |slice, out| write!(out, "{}", slice.with(|s| s.mac())),
+        |slice, out| Ok(write!(out, "{}", slice.with(|s| s.mac())?)?),
         |slice, text| slice.set_mac(MacAddr::parse(text).ok_or(EINVAL)?),
     ),
     Attribute::rw(
         "pinned_max",
-        |slice, out| write!(out, "{}", slice.pinned_bytes_max()),
+        |slice, out| Ok(write!(out, "{}", slice.pinned_bytes_max()?)?),
         |slice, text| slice.set_pinned_bytes_max(parse_number(text)?),
     ),
-    Attribute::ro("pool", |slice, out| write!(out, "{}", slice.pool().index())),
+    Attribute::ro("pool", |slice, out| {
+        Ok(write!(out, "{}", slice.pool().index())?)
+    }),
     Attribute::rw(
         "source_check",
         |slice, out| {
-            let on = slice.with(|s| s.policy().check_source);
-            write!(out, "{}", if on { "on" } else { "off" })
+            let on = slice.with(|s| s.policy().check_source)?;
+            Ok(write!(out, "{}", if on { "on" } else { "off" })?)
         },
         |slice, text| {
             let on = match text {
@@ -65,24 +67,26 @@ static SETTINGS: [Attribute<SliceDev>; 7] = [
         },
     ),
     Attribute::ro("state", |slice, out| {
-        write!(out, "{}", Word(slice.with(|s| s.state())))
+        Ok(write!(out, "{}", Word(slice.with(|s| s.state())?))?)
     }),
     Attribute::rw(
         "strategy",
-        |slice, out| write!(out, "{}", slice.with(|s| s.strategy().name())),
+        |slice, out| Ok(write!(out, "{}", slice.with(|s| s.strategy().name())?)?),
         |slice, text| slice.set_strategy(Strategy::parse(text).ok_or(EINVAL)?),
     ),
     Attribute::rw(
         "vlan",
-        |slice, out| match slice.with(|s| s.policy().vlans) {
-            VlanPolicy::Any => write!(out, "any"),
-            VlanPolicy::None => write!(out, "none"),
-            VlanPolicy::Only(list) => {
-                for (i, vid) in list.as_slice().iter().enumerate() {
-                    write!(out, "{}{vid}", if i == 0 { "" } else { "," })?;
+        |slice, out| {
+            match slice.with(|s| s.policy().vlans)? {
+                VlanPolicy::Any => write!(out, "any")?,
+                VlanPolicy::None => write!(out, "none")?,
+                VlanPolicy::Only(list) => {
+                    for (i, vid) in list.as_slice().iter().enumerate() {
+                        write!(out, "{}{vid}", if i == 0 { "" } else { "," })?;
+                    }
                 }
-                Ok(())
             }
+            Ok(())
         },
         |slice, text| {
             let vlans = parse_vlans(text)?;
@@ -181,8 +185,8 @@ impl SliceFiles {
                         path: s.stats().clone(),
                         map: s.map_stats(),
                         function: *s.function_counters(),
-                    });
-                    COUNTERS.get(index).map_or(0, |(_, count)| count(&snapshot))
+                    })?;
+                    Ok(COUNTERS.get(index).map_or(0, |(_, count)| count(&snapshot)))
                 },
                 slice.clone(),
             )?,
@@ -191,8 +195,8 @@ impl SliceFiles {
                 c"rejected",
                 Rejection::ALL.iter().map(|rule| rule.name()),
                 |slice, index| {
-                    let rule = Rejection::ALL.get(index);
-                    rule.map_or(0, |rule| slice.with(|s| s.stats().rejected(*rule)))
+                    let rule = Rejection::ALL.get(index).ok_or(EINVAL)?;
+                    slice.with(|s| s.stats().rejected(*rule))
                 },
                 slice.clone(),
             )?,
@@ -201,10 +205,8 @@ impl SliceFiles {
                 c"refused",
                 Refusal::ALL.iter().map(|reason| reason.name()),
                 |slice, index| {
-                    let reason = Refusal::ALL.get(index);
-                    reason.map_or(0, |reason| {
-                        slice.with(|s| s.function_counters().refused(*reason))
-                    })
+                    let reason = Refusal::ALL.get(index).ok_or(EINVAL)?;
+                    slice.with(|s| s.function_counters().refused(*reason))
                 },
                 slice,
             )?,

@@ -21,10 +21,7 @@ use kernel::{
         from_result,
         to_result, //
     },
-    fmt::{
-        self,
-        Write as _, //
-    },
+    fmt::Write as _,
     page::PAGE_SIZE,
     prelude::*,
     str::{
@@ -40,14 +37,14 @@ use kernel::{
 
 use super::bindings;
 
-/// Prints a file's value, without the newline.
-pub(crate) type Show<T> = fn(&T, &mut Formatter<'_>) -> fmt::Result;
+/// Prints a file's value, without the newline. Where it fails, so does the read.
+pub(crate) type Show<T> = fn(&T, &mut Formatter<'_>) -> Result;
 
 /// Takes a new value, with surrounding white space removed.
 pub(crate) type Store<T> = fn(&T, &[u8]) -> Result;
 
-/// Reads counter number `index` of a group.
-pub(crate) type Count<T> = fn(&T, index: usize) -> u64;
+/// Reads counter number `index` of a group. Where it fails, so does the read.
+pub(crate) type Count<T> = fn(&T, index: usize) -> Result<u64>;
 
 /// One file: its name, how it is read and, where it can be, written.
 pub(crate) struct Attribute<T: 'static> {
@@ -223,14 +220,14 @@ impl<T: Send + Sync + 'static> Files<T> {
         // SAFETY: sysfs gives one zeroed page that nobody else uses during the call.
         let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE) };
         let mut out = Formatter::new(page);
-        let shown = match value {
-            Value::Attribute(attribute) => (attribute.show)(object, &mut out),
-            Value::Counter(count, index) => write!(out, "{}", count(object, *index)),
-        };
-        if shown.is_err() || out.write_char('\n').is_err() {
-            return ENOSPC.to_errno() as isize;
-        }
-        out.bytes_written().min(PAGE_SIZE) as isize
+        from_result(|| {
+            match value {
+                Value::Attribute(attribute) => (attribute.show)(object, &mut out)?,
+                Value::Counter(count, index) => write!(out, "{}", count(object, *index)?)?,
+            }
+            out.write_char('\n')?;
+            Ok(out.bytes_written().min(PAGE_SIZE) as isize)
+        })
     }
 
     /// # Safety

@@ -10,6 +10,7 @@ use core::ops::{
 };
 
 use kernel::{
+    current,
     device::Device,
     new_mutex,
     prelude::*,
@@ -17,12 +18,17 @@ use kernel::{
         aref::ARef,
         atomic::{
             Atomic,
-            Full, //
+            Full,
+            Relaxed, //
         },
         Arc,
         ArcBorrow,
         Mutex,
         MutexGuard, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     },
     uaccess::{
         UserSliceReader,
@@ -119,6 +125,10 @@ const PINNED_BYTES_DEFAULT: u64 = 64 << 20;
 const PINNED_BYTES_MIN: u64 = 8 << 20;
 const PINNED_BYTES_MAX: u64 = 64 << 30;
 
+/// How often, and how far apart, the lock is tried for an administrator: for a second or more.
+const LOCK_TRIES: u32 = 2000;
+const LOCK_STEP: Delta = Delta::from_micros(500);
+
 /// A slice: the model, the pool behind it, and the VMM's eventfds.
 ///
 /// Locking: `state` is a sleeping lock, which the worker only tries: whatever a VMM does that takes
@@ -141,6 +151,8 @@ pub(crate) struct SliceDev {
     posted: Posted,
     /// The worker wants the lock that somebody else has.
     waited_for: Atomic<bool>,
+    /// An administrator has waited for the lock in vain, and it has not been let go since.
+    held_long: Atomic<bool>,
     /// There is something for the helper to do.
     help_wanted: Atomic<bool>,
     #[pin]
@@ -186,6 +198,9 @@ struct Tell<'a>(&'a SliceDev);
 
 impl Drop for Tell<'_> {
     fn drop(&mut self) {
+        if self.0.held_long.load(Relaxed) {
+            self.0.held_long.store(false, Relaxed);
+        }
         // Fully ordered after the unlock, as the worker's store is before its second try: one of
         // the two sees the other.
         if self.0.waited_for.xchg(false, Full) || !self.0.posted.is_empty() {
@@ -215,6 +230,7 @@ impl SliceDev {
                 pins,
                 posted <- Posted::new(),
                 waited_for: Atomic::new(false),
+                held_long: Atomic::new(false),
                 help_wanted: Atomic::new(false),
                 log <- Ratelimit::new(),
                 state <- new_mutex!(State {
@@ -286,9 +302,29 @@ impl SliceDev {
         drop(claim);
     }
 
-    /// Looks at the slice, without changing it.
-    pub(crate) fn with<R>(&self, look: impl FnOnce(&Slice<KernelPlatform>) -> R) -> R {
-        look(&self.lock().slice)
+    /// Takes the slice's lock for an administrator, who must not wait for a VMM that never answers:
+    /// `EBUSY` if somebody has it for long, `EINTR` on a signal.
+    fn lock_briefly(&self) -> Result<Held<'_>> {
+        for _ in 0..LOCK_TRIES {
+            if let Some(state) = self.state.try_lock() {
+                return Ok(self.held(state));
+            }
+            // Whoever came before has waited, and the same holder is still there.
+            if self.held_long.load(Relaxed) {
+                return Err(EBUSY);
+            }
+            if current!().signal_pending() {
+                return Err(EINTR);
+            }
+            fsleep(LOCK_STEP);
+        }
+        self.held_long.store(true, Relaxed);
+        Err(EBUSY)
+    }
+
+    /// Looks at the slice, without changing it. Fails as [`Self::lock_briefly`] does.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&Slice<KernelPlatform>) -> R) -> Result<R> {
+        Ok(look(&self.lock_briefly()?.slice))
     }
 
     /// The pool that the slice has.
@@ -302,7 +338,7 @@ impl SliceDev {
         if !mac.is_valid_station() {
             return Err(EINVAL);
         }
-        let mut state = self.lock();
+        let mut state = self.lock_briefly()?;
         let State { slice, claim, .. } = &mut *state;
         let claim = claim.as_ref().ok_or(ENODEV)?;
         if slice.state() != slice::State::Closed {
@@ -316,7 +352,7 @@ impl SliceDev {
 
     /// Changes what the guest may ask for and send. `EBUSY` while the slice is open.
     pub(crate) fn change_policy(&self, change: impl FnOnce(&mut Policy)) -> Result {
-        let mut state = self.lock();
+        let mut state = self.lock_briefly()?;
         let mut policy = *state.slice.policy();
         change(&mut policy);
         state.slice.set_policy(policy).map_err(|slice::Busy| EBUSY)
@@ -324,13 +360,14 @@ impl SliceDev {
 
     /// Changes how long the guest's pages stay pinned, at any time.
     pub(crate) fn set_strategy(&self, strategy: Strategy) -> Result {
-        let changed = self.change(|slice| slice.set_strategy(strategy, now_ns()));
+        let state = self.lock_briefly()?;
+        let changed = self.change_held(state, |slice| slice.set_strategy(strategy, now_ns()));
         changed.map_err(|slice::NoMemory| ENOMEM)
     }
 
     /// Most bytes that the slice keeps pinned for packets.
-    pub(crate) fn pinned_bytes_max(&self) -> u64 {
-        self.lock().pinned_bytes_max
+    pub(crate) fn pinned_bytes_max(&self) -> Result<u64> {
+        Ok(self.lock_briefly()?.pinned_bytes_max)
     }
 
     /// Changes [`Self::pinned_bytes_max`], which is rounded down to pages. `EBUSY` while the slice
@@ -339,7 +376,7 @@ impl SliceDev {
         if !(PINNED_BYTES_MIN..=PINNED_BYTES_MAX).contains(&bytes) {
             return Err(ERANGE);
         }
-        let mut state = self.lock();
+        let mut state = self.lock_briefly()?;
         if state.slice.state() != slice::State::Closed {
             return Err(EBUSY);
         }
@@ -349,7 +386,15 @@ impl SliceDev {
 
     /// Does `change` to the slice, wakes the worker if that is wanted, and reports what broke.
     fn change<R>(&self, change: impl FnOnce(&mut Slice<KernelPlatform>) -> R) -> R {
-        let mut state = self.lock();
+        self.change_held(self.lock(), change)
+    }
+
+    /// As [`Self::change`], for those who have the lock.
+    fn change_held<R>(
+        &self,
+        mut state: Held<'_>,
+        change: impl FnOnce(&mut Slice<KernelPlatform>) -> R,
+    ) -> R {
         let result = change(&mut state.slice);
         let kick = state.slice.take_kick();
         let report = state.slice.take_report();
