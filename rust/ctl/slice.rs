@@ -2,10 +2,13 @@
 
 //! Files of a slice, on its mediated device.
 
+use core::fmt::Display;
+
 use kernel::{
     device::Device,
     fmt::Write as _,
     prelude::*,
+    str::Formatter,
     sync::Arc, //
 };
 
@@ -17,7 +20,12 @@ use sluice_core::{
         Strategy, //
     },
     net::MacAddr,
+    slice::{
+        MacPolicy,
+        Policy, //
+    },
     source::{
+        MacList,
         VlanList,
         VlanPolicy, //
     },
@@ -37,11 +45,53 @@ use crate::{
     vfio::SliceDev, //
 };
 
-static SETTINGS: [Attribute<SliceDev>; 7] = [
+static SETTINGS: [Attribute<SliceDev>; 12] = [
+    Attribute::rw(
+        "broadcast",
+        |slice, out| show_switch(out, slice.with(|s| s.policy().broadcast)?),
+        |slice, text| {
+            let on = parse_switch(text)?;
+            slice.change_policy(|policy| policy.broadcast = on)
+        },
+    ),
+    Attribute::rw(
+        "link_local",
+        |slice, out| show_switch(out, slice.with(|s| s.policy().link_local)?),
+        |slice, text| {
+            let on = parse_switch(text)?;
+            slice.change_policy(|policy| policy.link_local = on)
+        },
+    ),
     Attribute::rw(
         "mac",
         |slice, out| Ok(write!(out, "{}", slice.with(|s| s.mac())?)?),
         |slice, text| slice.set_mac(MacAddr::parse(text).ok_or(EINVAL)?),
+    ),
+    Attribute::rw(
+        "macs",
+        |slice, out| match slice.with(|s| s.policy().macs)? {
+            MacPolicy::Own => Ok(write!(out, "none")?),
+            MacPolicy::Any => Ok(write!(out, "any")?),
+            MacPolicy::Also(list) => show_list(out, list.as_slice()),
+        },
+        |slice, text| slice.set_macs(parse_macs(text)?),
+    ),
+    Attribute::rw(
+        "multicast",
+        |slice, out| {
+            Ok(write!(
+                out,
+                "{}",
+                slice.with(|s| s.policy().multicast_max)?
+            )?)
+        },
+        |slice, text| {
+            let max = u8::try_from(parse_number(text)?).map_err(|_| ERANGE)?;
+            if max > Policy::MULTICAST_MAX {
+                return Err(ERANGE);
+            }
+            slice.change_policy(|policy| policy.multicast_max = max)
+        },
     ),
     Attribute::rw(
         "pinned_max",
@@ -52,17 +102,25 @@ static SETTINGS: [Attribute<SliceDev>; 7] = [
         Ok(write!(out, "{}", slice.pool().index())?)
     }),
     Attribute::rw(
-        "source_check",
+        "promisc",
         |slice, out| {
-            let on = slice.with(|s| s.policy().check_source)?;
-            Ok(write!(out, "{}", if on { "on" } else { "off" })?)
+            let all = slice.with(|s| s.policy().all_multicast)?;
+            Ok(write!(out, "{}", if all { "multicast" } else { "off" })?)
         },
         |slice, text| {
-            let on = match text {
-                b"on" => true,
+            let all = match text {
+                b"multicast" => true,
                 b"off" => false,
                 _ => return Err(EINVAL),
             };
+            slice.change_policy(|policy| policy.all_multicast = all)
+        },
+    ),
+    Attribute::rw(
+        "source_check",
+        |slice, out| show_switch(out, slice.with(|s| s.policy().check_source)?),
+        |slice, text| {
+            let on = parse_switch(text)?;
             slice.change_policy(|policy| policy.check_source = on)
         },
     ),
@@ -76,17 +134,11 @@ static SETTINGS: [Attribute<SliceDev>; 7] = [
     ),
     Attribute::rw(
         "vlan",
-        |slice, out| {
-            match slice.with(|s| s.policy().vlans)? {
-                VlanPolicy::Any => write!(out, "any")?,
-                VlanPolicy::None => write!(out, "none")?,
-                VlanPolicy::Only(list) => {
-                    for (i, vid) in list.as_slice().iter().enumerate() {
-                        write!(out, "{}{vid}", if i == 0 { "" } else { "," })?;
-                    }
-                }
-            }
-            Ok(())
+        |slice, out| match slice.with(|s| s.policy().vlans)? {
+            VlanPolicy::Any => Ok(write!(out, "any")?),
+            VlanPolicy::None => Ok(write!(out, "none")?),
+            VlanPolicy::Port(vid) => Ok(write!(out, "port:{vid}")?),
+            VlanPolicy::Only(list) => show_list(out, list.as_slice()),
         },
         |slice, text| {
             let vlans = parse_vlans(text)?;
@@ -214,12 +266,53 @@ impl SliceFiles {
     }
 }
 
-/// `any`, `none`, or VLANs with commas between them.
+/// Values with commas between them.
+fn show_list(out: &mut Formatter<'_>, list: &[impl Display]) -> Result {
+    for (i, value) in list.iter().enumerate() {
+        write!(out, "{}{value}", if i == 0 { "" } else { "," })?;
+    }
+    Ok(())
+}
+
+/// `on` or `off`.
+fn show_switch(out: &mut Formatter<'_>, on: bool) -> Result {
+    Ok(write!(out, "{}", if on { "on" } else { "off" })?)
+}
+
+/// `on` or `off`.
+fn parse_switch(text: &[u8]) -> Result<bool> {
+    match text {
+        b"on" => Ok(true),
+        b"off" => Ok(false),
+        _ => Err(EINVAL),
+    }
+}
+
+/// `any`, `none`, or addresses with commas between them.
+fn parse_macs(text: &[u8]) -> Result<MacPolicy> {
+    match text {
+        b"any" => return Ok(MacPolicy::Any),
+        b"none" => return Ok(MacPolicy::Own),
+        _ => {}
+    }
+    let mut list = MacList::EMPTY;
+    for text in text.split(|&c| c == b',') {
+        let mac = MacAddr::parse(text).ok_or(EINVAL)?;
+        list = list.with(mac).ok_or(EINVAL)?;
+    }
+    Ok(MacPolicy::Also(list))
+}
+
+/// `any`, `none`, `port:` and a VLAN, or VLANs with commas between them.
 fn parse_vlans(text: &[u8]) -> Result<VlanPolicy> {
     match text {
         b"any" => return Ok(VlanPolicy::Any),
         b"none" => return Ok(VlanPolicy::None),
         _ => {}
+    }
+    if let Some(vid) = text.strip_prefix(b"port:") {
+        let vid = u16::try_from(parse_number(vid)?).map_err(|_| EINVAL)?;
+        return VlanPolicy::port(vid).ok_or(EINVAL);
     }
     let mut list = VlanList::EMPTY;
     for number in text.split(|&c| c == b',') {

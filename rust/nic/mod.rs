@@ -133,7 +133,7 @@ impl Nic {
                 routing,
                 rings,
                 mailbox,
-                control <- new_mutex!(Control::new()),
+                control <- new_mutex!(Control::new(*mac)),
             }),
             GFP_KERNEL,
         )

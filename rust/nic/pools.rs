@@ -20,9 +20,13 @@ use sluice_core::{
         HwError, //
     },
     pool::{
+        FilterError,
         Filters,
+        PoolRules,
+        ADDRESS_SLOTS,
         VLAN_SLOTS, //
-    }, //
+    },
+    source::MacList, //
 };
 
 use super::{
@@ -54,36 +58,75 @@ pub(super) struct Control {
     /// Pools that may send.
     sending: u8,
     filters: Filters,
+    rules: [PoolRules; PoolId::MAX],
+    /// Pools that asked for all multicast.
+    all_multicast: u8,
     frame_max: [u16; PoolId::MAX],
     pub(super) stats: PortStats,
 }
 
 impl Control {
-    pub(super) fn new() -> Self {
+    /// No pool is claimed. `card` is the NIC's own address, which none of them gets.
+    pub(super) fn new(card: MacAddr) -> Self {
         Self {
             claimed: 0,
             stuck: 0,
             receiving: 0,
             sending: 0,
-            filters: Filters::new(),
+            filters: Filters::new(Some(card)),
+            rules: [PoolRules::DEFAULT; PoolId::MAX],
+            all_multicast: 0,
             frame_max: [FRAME_DEFAULT_BYTES; PoolId::MAX],
             stats: PortStats::default(),
         }
     }
 
-    /// Writes what is `pool`'s own: its address and what it accepts beside it.
+    fn rules_of(&self, pool: PoolId) -> PoolRules {
+        let rules = self.rules.get(pool.index());
+        rules.copied().unwrap_or(PoolRules::DEFAULT)
+    }
+
+    /// Writes what is `pool`'s own: what it accepts beside its addresses, and what becomes of what it
+    /// sends.
     fn apply_pool(&self, port: &Port, pool: PoolId) {
         if !port.is_present() {
             return;
         }
-        port.set_address(pool, self.filters.mac(pool));
+        let rules = self.rules_of(pool);
         let claimed = self.claimed & bit(pool) != 0;
         let frame_max = self.frame_max.get(pool.index()).copied();
         let what = Acceptance {
             frame_max_bytes: frame_max.unwrap_or(FRAME_DEFAULT_BYTES),
             multicast: self.filters.has_hashes(pool),
+            all_multicast: self.all_multicast & bit(pool) != 0,
+            broadcast: rules.broadcast,
+            untagged: rules.port_vlan.is_none(),
         };
         port.accept(pool, claimed.then_some(what));
+        port.set_port_vlan(pool, rules.port_vlan);
+    }
+
+    /// Forgets what the pool's guest asked for, and has the administrator's rules hold.
+    fn reset_pool(&mut self, port: &Port, pool: PoolId, rules: &PoolRules) {
+        if let Some(own) = self.rules.get_mut(pool.index()) {
+            *own = *rules;
+        }
+        self.change(port, |filters| {
+            filters.clear_guest(pool);
+            // The first VLAN of a pool has its place in the table. VLAN 0 takes one entry for all
+            // pools: to VLANs, frames that are tagged with a priority only are untagged.
+            let _ = filters.set_vlan(pool, rules.port_vlan.unwrap_or(0), true);
+        });
+        self.all_multicast = with(self.all_multicast, pool, false);
+        if let Some(frame_max) = self.frame_max.get_mut(pool.index()) {
+            *frame_max = FRAME_DEFAULT_BYTES;
+        }
+        self.apply_pool(port, pool);
+        let unchecked = (0..).zip(&self.rules).filter(|(_, r)| !r.check_source);
+        let unchecked = unchecked.fold(0, |mask, (index, _)| mask | 1u8 << (index & 7));
+        if port.is_present() {
+            port.set_checked_pools(!unchecked);
+        }
     }
 
     /// Writes which pools may receive and send.
@@ -96,10 +139,20 @@ impl Control {
     /// Changes the filters by `change` and writes what is different now to the shared tables.
     fn change<R>(&mut self, port: &Port, change: impl FnOnce(&mut Filters) -> R) -> R {
         let hashes = self.filters.hash_table();
+        let addresses: [_; ADDRESS_SLOTS] = core::array::from_fn(|i| self.filters.address_slot(i));
         let vlans: [_; VLAN_SLOTS] = core::array::from_fn(|i| self.filters.vlan_slot(i));
         let result = change(&mut self.filters);
         if !port.is_present() {
             return result;
+        }
+        // What goes first: an address that moves is never there twice.
+        for removed in [true, false] {
+            for (index, &old) in addresses.iter().enumerate() {
+                let new = self.filters.address_slot(index);
+                if old != new && new.is_none() == removed {
+                    port.set_address(index, new);
+                }
+            }
         }
         let now = self.filters.hash_table();
         for (index, (&old, &new)) in hashes.iter().zip(&now).enumerate() {
@@ -132,12 +185,6 @@ impl Control {
 /// The pool's bit in a mask.
 fn bit(pool: PoolId) -> u8 {
     1 << pool.index()
-}
-
-/// Lets the pool have frames that are tagged with a priority only: to VLANs they are untagged.
-fn admit_priority_tags(filters: &mut Filters, pool: PoolId) {
-    // VLAN 0 takes one entry for all pools, and the first claim finds the table empty.
-    let _ = filters.set_vlan(pool, 0, true);
 }
 
 /// Holds a pool. The last one to let go of it stops and empties the pool.
@@ -188,12 +235,9 @@ impl Drop for Lease {
         self.set_sending(false);
 
         let mut control = self.nic.control.lock();
-        control.change(port, |filters| filters.clear(pool));
         control.claimed &= !bit(pool);
-        if let Some(frame_max) = control.frame_max.get_mut(pool.index()) {
-            *frame_max = FRAME_DEFAULT_BYTES;
-        }
-        control.apply_pool(port, pool);
+        control.reset_pool(port, pool, &PoolRules::DEFAULT);
+        control.change(port, |filters| filters.clear(pool));
         match rx.and(tx) {
             // A device that is gone touches no memory.
             Ok(()) | Err(HwError::Gone) => {
@@ -233,8 +277,7 @@ impl Nic {
                 .find(|&pool| taken & bit(pool) == 0)
                 .ok_or(ENOSPC)?;
             control.claimed |= bit(pool);
-            control.change(&self.port, |filters| admit_priority_tags(filters, pool));
-            control.apply_pool(&self.port, pool);
+            control.reset_pool(&self.port, pool, &PoolRules::DEFAULT);
             pool
         };
         // If this fails, the lease is dropped, which undoes the above.
@@ -314,17 +357,25 @@ impl PoolClaim {
 /// A pool's filters and the port's state.
 pub(crate) struct PoolPort(Arc<Lease>);
 
+impl PoolPort {
+    /// Replaces the addresses that the administrator gives the pool beside its own.
+    pub(crate) fn set_more_macs(&mut self, list: &MacList) -> Result<(), FilterError> {
+        let (nic, pool) = (&self.0.nic, self.0.pool);
+        let mut control = nic.control.lock();
+        control.change(&nic.port, |filters| filters.set_more_macs(pool, list))
+    }
+}
+
 impl platform::Port for PoolPort {
     fn link(&self) -> Option<u16> {
         self.0.nic.link()
     }
 
     fn set_mac(&mut self, mac: MacAddr) -> bool {
-        let nic = &self.0.nic;
+        let (nic, pool) = (&self.0.nic, self.0.pool);
         let mut control = nic.control.lock();
-        let done = control.filters.set_mac(self.0.pool, mac).is_ok();
-        control.apply_pool(&nic.port, self.0.pool);
-        done
+        let done = control.change(&nic.port, |filters| filters.set_mac(pool, mac));
+        done.is_ok()
     }
 
     fn set_multicast(&mut self, hashes: &[u16]) -> bool {
@@ -356,16 +407,23 @@ impl platform::Port for PoolPort {
         true
     }
 
-    fn reset_filters(&mut self) {
+    fn replace_mac(&mut self, old: Option<MacAddr>, new: Option<MacAddr>) -> bool {
         let (nic, pool) = (&self.0.nic, self.0.pool);
         let mut control = nic.control.lock();
-        control.change(&nic.port, |filters| {
-            filters.clear_but_mac(pool);
-            admit_priority_tags(filters, pool);
-        });
-        if let Some(frame_max) = control.frame_max.get_mut(pool.index()) {
-            *frame_max = FRAME_DEFAULT_BYTES;
-        }
+        let done = control.change(&nic.port, |filters| filters.replace_mac(pool, old, new));
+        done.is_ok()
+    }
+
+    fn set_all_multicast(&mut self, on: bool) {
+        let (nic, pool) = (&self.0.nic, self.0.pool);
+        let mut control = nic.control.lock();
+        control.all_multicast = with(control.all_multicast, pool, on);
         control.apply_pool(&nic.port, pool);
+    }
+
+    fn reset_filters(&mut self, rules: &PoolRules) {
+        let (nic, pool) = (&self.0.nic, self.0.pool);
+        let mut control = nic.control.lock();
+        control.reset_pool(&nic.port, pool, rules);
     }
 }

@@ -49,15 +49,18 @@ use sluice_core::{
         HwQueue as _,
         Port as _, //
     },
+    pool::FilterError,
     slice::{
         self,
         Hardware,
         Limits,
+        MacPolicy,
         OpenError,
         Policy,
         Slice,
         Stopped, //
     },
+    source::MacList,
     vf::{
         regs,
         Width, //
@@ -344,10 +347,37 @@ impl SliceDev {
         if slice.state() != slice::State::Closed {
             return Err(EBUSY);
         }
-        if mac == self.nic.mac() || !claim.port().set_mac(mac) {
+        if !claim.port().set_mac(mac) {
             return Err(EADDRNOTAVAIL);
         }
         slice.set_mac(mac).map_err(|slice::Busy| EBUSY)
+    }
+
+    /// Changes which addresses the slice may have beside its own. `EBUSY` while it is open,
+    /// `EADDRNOTAVAIL` where another slice of the NIC has one, `ENOSPC` where the NIC has no
+    /// filters left for them.
+    pub(crate) fn set_macs(&self, macs: MacPolicy) -> Result {
+        let mut state = self.lock_briefly()?;
+        let State { slice, claim, .. } = &mut *state;
+        let claim = claim.as_ref().ok_or(ENODEV)?;
+        if slice.state() != slice::State::Closed {
+            return Err(EBUSY);
+        }
+        let list = match macs {
+            MacPolicy::Also(list) => list,
+            MacPolicy::Own | MacPolicy::Any => MacList::EMPTY,
+        };
+        let done = claim.port().set_more_macs(&list);
+        done.map_err(|error| match error {
+            FilterError::AddressTableFull => ENOSPC,
+            FilterError::AddressTaken => EADDRNOTAVAIL,
+            _ => EINVAL,
+        })?;
+        let policy = Policy {
+            macs,
+            ..*slice.policy()
+        };
+        slice.set_policy(policy).map_err(|slice::Busy| EBUSY)
     }
 
     /// Changes what the guest may ask for and send. `EBUSY` while the slice is open.

@@ -140,8 +140,12 @@ rejections! {
     SpoofedSource = "spoofed_source",
     /// Frame in a VLAN that the slice may not send into. The frame is dropped.
     VlanNotAllowed = "vlan_not_allowed",
-    /// Frame of MAC control, or to an address that is for bridges alone. The frame is dropped.
+    /// Frame of MAC control (PAUSE), or to its address. The frame is dropped.
     MacControl = "mac_control",
+    /// Frame to another address that bridges keep for themselves. The frame is dropped.
+    LinkLocal = "link_local",
+    /// Frame to everybody, from a slice that may not send any. The frame is dropped.
+    BroadcastNotAllowed = "broadcast_not_allowed",
 }
 
 impl Rejection {
@@ -149,7 +153,11 @@ impl Rejection {
     pub const fn drops_frame(self) -> bool {
         matches!(
             self,
-            Self::SpoofedSource | Self::VlanNotAllowed | Self::MacControl
+            Self::SpoofedSource
+                | Self::VlanNotAllowed
+                | Self::MacControl
+                | Self::LinkLocal
+                | Self::BroadcastNotAllowed
         )
     }
 }

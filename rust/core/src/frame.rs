@@ -42,6 +42,8 @@ pub const VLAN_BYTES: u32 = 4;
 pub struct TxLimits {
     /// Longest frame on the wire in bytes, with Ethernet header, VLAN tag and FCS.
     pub max_frame_bytes: u32,
+    /// The NIC tags every frame by itself.
+    pub port_vlan: bool,
     /// Rules for what is in a frame; `None`: anything may be.
     pub source: Option<SourceRules>,
 }
@@ -143,7 +145,8 @@ impl TxFrame {
         } else {
             None
         };
-        let around = FCS_BYTES + if offload.vlan { VLAN_BYTES } else { 0 };
+        let tagged = offload.vlan || limits.port_vlan;
+        let around = FCS_BYTES + if tagged { VLAN_BYTES } else { 0 };
         if self.len < MIN_FRAME {
             return Err(Rejection::FrameTooShort);
         }

@@ -15,6 +15,7 @@ use crate::addr::{
     PAGE_SIZE, //
 };
 use crate::net::MacAddr;
+use crate::pool::PoolRules;
 
 /// What may be done with a pinned page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,18 +143,23 @@ pub trait HwQueue {
 pub trait Port {
     /// Whether the link is up, and its speed in Mb/s.
     fn link(&self) -> Option<u16>;
-    /// Replaces the pool's unicast filter. `EEXIST`-like refusals come back as `false`.
+    /// Replaces the pool's own address. `EEXIST`-like refusals come back as `false`.
     fn set_mac(&mut self, mac: MacAddr) -> bool;
     /// Replaces the pool's multicast filter by hashes (12 bits each) over the address, as
     /// the 82576's MTA takes them; an empty list accepts none.
     fn set_multicast(&mut self, hashes: &[u16]) -> bool;
-    /// Adds or removes a VLAN; `false` when the NIC's table is full.
+    /// Adds or removes a VLAN; `false` when the pool's share of the NIC's table is used up.
     fn set_vlan(&mut self, vid: u16, on: bool) -> bool;
     /// Longest frame the pool accepts, with Ethernet header, VLAN tag and FCS, in bytes.
     fn set_max_frame(&mut self, len_bytes: u16) -> bool;
-    /// Removes every filter of the pool, as after creation (default deny), save the slice's own
-    /// MAC, which is set again.
-    fn reset_filters(&mut self);
+    /// Takes `old` from the addresses that the guest asked for, and adds `new`; `false`, with nothing
+    /// changed, where another pool has it or the NIC's table is full.
+    fn replace_mac(&mut self, old: Option<MacAddr>, new: Option<MacAddr>) -> bool;
+    /// Has the pool receive all multicast, or what [`Self::set_multicast`] selects.
+    fn set_all_multicast(&mut self, on: bool);
+    /// Removes every filter that the guest asked for, as after creation (default deny). What the
+    /// administrator has set stays, with `rules` from now on.
+    fn reset_filters(&mut self, rules: &PoolRules);
 }
 
 /// Where the slice's interrupts go.

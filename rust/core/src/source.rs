@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a slice may send as (invariant 9): its own address, its VLANs, nothing that is for bridges.
+//! What a slice may send as (invariant 9): its own addresses, its VLANs, nothing that is for bridges.
 
 use crate::check::Rejection;
 use crate::net::MacAddr;
@@ -13,6 +13,60 @@ const MAX_TAGS: usize = 4;
 const MAC_CONTROL: u16 = 0x8808;
 /// Addresses that bridges keep for themselves end in 00 to 0f after these (IEEE 802.1Q, 8.6.3).
 const BRIDGE_GROUP: [u8; 5] = [0x01, 0x80, 0xc2, 0x00, 0x00];
+/// The last byte of the one of them that PAUSE goes to.
+const PAUSE_LAST: u8 = 0x01;
+
+/// Up to 8 addresses of stations.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct MacList {
+    macs: [MacAddr; Self::MAX],
+    count: usize,
+}
+
+impl MacList {
+    /// Most addresses in a list.
+    pub const MAX: usize = 8;
+
+    /// A list without addresses.
+    pub const EMPTY: Self = Self {
+        macs: [MacAddr::new([0; 6]); Self::MAX],
+        count: 0,
+    };
+
+    /// Adds an address; `None` where no station can have it, and where the list is full.
+    pub fn with(mut self, mac: MacAddr) -> Option<Self> {
+        if !mac.is_valid_station() {
+            return None;
+        }
+        if !self.contains(mac) {
+            *self.macs.get_mut(self.count)? = mac;
+            self.count += 1;
+        }
+        Some(self)
+    }
+
+    /// Leaves an address out.
+    pub fn without(self, mac: MacAddr) -> Self {
+        let rest = self.as_slice().iter().filter(|other| **other != mac);
+        rest.fold(Self::EMPTY, |list, other| list.with(*other).unwrap_or(list))
+    }
+
+    /// The addresses, as they were added.
+    pub fn as_slice(&self) -> &[MacAddr] {
+        self.macs.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Whether the address is in the list.
+    pub fn contains(&self, mac: MacAddr) -> bool {
+        self.as_slice().contains(&mac)
+    }
+}
+
+impl core::fmt::Debug for MacList {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.as_slice().fmt(f)
+    }
+}
 
 /// Up to 32 VLANs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,15 +112,32 @@ pub enum VlanPolicy {
     Any,
     /// These.
     Only(VlanList),
+    /// This one, without the guest's knowledge: the NIC tags what it sends, and takes the tag off
+    /// what it receives. The guest's own frames have no tags, not even one of priority only.
+    Port(u16),
 }
 
 impl VlanPolicy {
+    /// [`Self::Port`] for a VLAN from 1 to 4094.
+    pub fn port(vid: u16) -> Option<Self> {
+        (1..=4094).contains(&vid).then_some(Self::Port(vid))
+    }
+
+    /// The VLAN that the NIC puts the guest's frames into.
+    pub const fn inserted(&self) -> Option<u16> {
+        match self {
+            Self::Port(vid) => Some(*vid),
+            _ => None,
+        }
+    }
+
     /// Whether a tag with this VLAN may be sent. VLAN 0 is a priority, not a VLAN.
     pub fn permits(&self, vid: u16) -> bool {
         match self {
             Self::Any => true,
             Self::None => vid == 0,
             Self::Only(list) => vid == 0 || list.as_slice().contains(&vid),
+            Self::Port(_) => false,
         }
     }
 }
@@ -76,8 +147,14 @@ impl VlanPolicy {
 pub struct SourceRules {
     /// Their source address.
     pub mac: MacAddr,
+    /// Others that they may have.
+    pub more_macs: MacList,
     /// Their VLANs.
     pub vlans: VlanPolicy,
+    /// They may go to everybody.
+    pub broadcast: bool,
+    /// They may go to the addresses that bridges keep for themselves, save that of PAUSE.
+    pub link_local: bool,
 }
 
 impl SourceRules {
@@ -85,11 +162,20 @@ impl SourceRules {
     /// the NIC pads it. `inserted` is the tag that the NIC puts in front of its type.
     pub fn check(&self, head: &[u8; HEAD_BYTES], inserted: Option<u16>) -> Result<(), Rejection> {
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, rest @ ..] = head;
-        if [*s0, *s1, *s2, *s3, *s4, *s5] != self.mac.bytes() {
+        let source = MacAddr::new([*s0, *s1, *s2, *s3, *s4, *s5]);
+        if source != self.mac && !self.more_macs.contains(source) {
             return Err(Rejection::SpoofedSource);
         }
         if [*d0, *d1, *d2, *d3, *d4] == BRIDGE_GROUP && *d5 < 0x10 {
-            return Err(Rejection::MacControl);
+            if *d5 == PAUSE_LAST {
+                return Err(Rejection::MacControl);
+            }
+            if !self.link_local {
+                return Err(Rejection::LinkLocal);
+            }
+        }
+        if !self.broadcast && [*d0, *d1, *d2, *d3, *d4, *d5] == [0xff; 6] {
+            return Err(Rejection::BroadcastNotAllowed);
         }
         if let Some(tag) = inserted {
             self.check_tag(tag)?;
@@ -136,6 +222,8 @@ mod tests {
     use super::*;
 
     const MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+    const TO: [u8; 6] = [2; 6];
 
     fn head(dst: [u8; 6], src: [u8; 6], rest: &[u16]) -> [u8; HEAD_BYTES] {
         let mut head = [0; HEAD_BYTES];
@@ -147,86 +235,93 @@ mod tests {
         head
     }
 
+    fn rules(vlans: VlanPolicy) -> SourceRules {
+        SourceRules {
+            mac: MAC,
+            more_macs: MacList::EMPTY,
+            vlans,
+            broadcast: true,
+            link_local: false,
+        }
+    }
+
     #[test]
-    fn rules() {
+    fn vlans() {
         use Rejection::*;
         let list = VlanList::EMPTY.with(5).and_then(|l| l.with(4094)).unwrap();
-        let policies = [VlanPolicy::None, VlanPolicy::Any, VlanPolicy::Only(list)];
-        let own = MAC.bytes();
-        let all = [Ok(()), Ok(()), Ok(())];
+        let policies = [
+            VlanPolicy::None,
+            VlanPolicy::Any,
+            VlanPolicy::Only(list),
+            VlanPolicy::Port(5),
+        ];
+        let ok = Ok(());
+        let all = [ok; 4];
         let vlan = Err(VlanNotAllowed);
-        for (dst, src, rest, inserted, expected) in [
-            ([0xff; 6], own, &[0x0800][..], None, all),
-            ([2; 6], own, &[0x0800], Some(0xe000), all),
-            (
-                [2; 6],
-                [2, 0, 0, 0, 0, 2],
-                &[0x0800],
-                None,
-                [Err(SpoofedSource); 3],
-            ),
-            (
-                [2; 6],
-                [3, 0, 0, 0, 0, 1],
-                &[0x0800],
-                None,
-                [Err(SpoofedSource); 3],
-            ),
-            ([2; 6], own, &[0x8808], None, [Err(MacControl); 3]),
-            (
-                [1, 0x80, 0xc2, 0, 0, 0xe],
-                own,
-                &[0x88cc],
-                None,
-                [Err(MacControl); 3],
-            ),
-            ([1, 0x80, 0xc2, 0, 0, 0x10], own, &[0x0800], None, all),
-            ([2; 6], own, &[0x8100, 0xe000, 0x0800], None, all),
-            (
-                [2; 6],
-                own,
-                &[0x8100, 5, 0x0800],
-                None,
-                [vlan, Ok(()), Ok(())],
-            ),
-            (
-                [2; 6],
-                own,
-                &[0x88a8, 6, 0x0800],
-                None,
-                [vlan, Ok(()), vlan],
-            ),
-            ([2; 6], own, &[0x0800], Some(5), [vlan, Ok(()), Ok(())]),
-            ([2; 6], own, &[0x0800], Some(6), [vlan, Ok(()), vlan]),
+        for (rest, inserted, expected) in [
+            (&[0x0800][..], None, all),
+            (&[0x0800], Some(0xe000), [ok, ok, ok, vlan]),
+            (&[0x8100, 0xe000, 0x0800], None, [ok, ok, ok, vlan]),
+            (&[0x8100, 5, 0x0800], None, [vlan, ok, ok, vlan]),
+            (&[0x88a8, 6, 0x0800], None, [vlan, ok, vlan, vlan]),
+            (&[0x0800], Some(5), [vlan, ok, ok, vlan]),
+            (&[0x0800], Some(6), [vlan, ok, vlan, vlan]),
             // A tag within a tag, whichever way.
+            (&[0x8100, 5, 0x8100, 5], None, [vlan, ok, vlan, vlan]),
+            (&[0x8100, 0, 0x9100, 0], None, [vlan, ok, vlan, vlan]),
+            (&[0x8100, 5], Some(5), [vlan, ok, vlan, vlan]),
+            (&[0x8808], None, [Err(MacControl); 4]),
             (
-                [2; 6],
-                own,
-                &[0x8100, 5, 0x8100, 5],
-                None,
-                [vlan, Ok(()), vlan],
-            ),
-            (
-                [2; 6],
-                own,
-                &[0x8100, 0, 0x9100, 0],
-                None,
-                [vlan, Ok(()), vlan],
-            ),
-            ([2; 6], own, &[0x8100, 5], Some(5), [vlan, Ok(()), vlan]),
-            (
-                [2; 6],
-                own,
                 &[0x8100, 0, 0x8808],
                 None,
-                [Err(MacControl); 3],
+                [Err(MacControl), Err(MacControl), Err(MacControl), vlan],
             ),
         ] {
             for (vlans, expected) in policies.into_iter().zip(expected) {
-                let rules = SourceRules { mac: MAC, vlans };
-                let head = head(dst, src, rest);
-                assert_eq!(rules.check(&head, inserted), expected, "{vlans:?} {head:?}");
+                let head = head(TO, MAC.bytes(), rest);
+                let verdict = rules(vlans).check(&head, inserted);
+                assert_eq!(verdict, expected, "{vlans:?} {inserted:?} {head:x?}");
             }
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        use Rejection::*;
+        let strict = rules(VlanPolicy::None);
+        let more = SourceRules {
+            more_macs: MacList::EMPTY.with(MacAddr::new(OTHER)).unwrap(),
+            broadcast: false,
+            link_local: true,
+            ..strict
+        };
+        let own = MAC.bytes();
+        let group = |last| [1, 0x80, 0xc2, 0, 0, last];
+        for (dst, src, by_strict, by_more) in [
+            (TO, own, Ok(()), Ok(())),
+            (TO, OTHER, Err(SpoofedSource), Ok(())),
+            (
+                TO,
+                [2, 0, 0, 0, 0, 3],
+                Err(SpoofedSource),
+                Err(SpoofedSource),
+            ),
+            (
+                TO,
+                [3, 0, 0, 0, 0, 1],
+                Err(SpoofedSource),
+                Err(SpoofedSource),
+            ),
+            (TO, [0; 6], Err(SpoofedSource), Err(SpoofedSource)),
+            ([0xff; 6], own, Ok(()), Err(BroadcastNotAllowed)),
+            (group(0), own, Err(LinkLocal), Ok(())),
+            (group(1), own, Err(MacControl), Err(MacControl)),
+            (group(0xe), own, Err(LinkLocal), Ok(())),
+            (group(0x10), own, Ok(()), Ok(())),
+        ] {
+            let head = head(dst, src, &[0x0800]);
+            assert_eq!(strict.check(&head, None), by_strict, "{head:x?}");
+            assert_eq!(more.check(&head, None), by_more, "{head:x?}");
         }
     }
 
@@ -241,5 +336,18 @@ mod tests {
         assert_eq!(list.as_slice().len(), 32);
         assert_eq!(list.with(33), None);
         assert!(VlanPolicy::Only(list).permits(32) && !VlanPolicy::Only(list).permits(33));
+        assert_eq!(VlanPolicy::port(0), None);
+        assert_eq!(VlanPolicy::port(4095), None);
+
+        let mac = |last| MacAddr::new([2, 0, 0, 0, 1, last]);
+        let mut list = MacList::EMPTY;
+        assert_eq!(list.with(MacAddr::new([1, 0, 0, 0, 0, 1])), None);
+        for last in (1..=8).chain(1..=8) {
+            list = list.with(mac(last)).unwrap();
+        }
+        assert_eq!((list.as_slice().len(), list.with(mac(9))), (8, None));
+        let list = list.without(mac(3)).without(mac(9));
+        assert_eq!(list.as_slice().len(), 7);
+        assert!(list.contains(mac(8)) && !list.contains(mac(3)));
     }
 }

@@ -28,6 +28,7 @@ use sluice_core::net::MacAddr;
 use sluice_core::path::State;
 use sluice_core::platform::RxLayout;
 use sluice_core::source::{
+    MacList,
     SourceRules,
     VlanPolicy, //
 };
@@ -82,7 +83,10 @@ impl Attack {
             // Frames are checked, and made of twos to begin with.
             rig.source = Some(SourceRules {
                 mac: MacAddr::new([2; 6]),
+                more_macs: MacList::EMPTY,
                 vlans: VlanPolicy::Any,
+                broadcast: true,
+                link_local: false,
             });
             let memory = vec![2; (GUEST_PAGES << 12) as usize];
             rig.sim.world().guest_write(0, &memory);

@@ -24,6 +24,7 @@ use sluice_core::map::{
 use sluice_core::net::MacAddr;
 use sluice_core::path::Io;
 use sluice_core::platform::*;
+use sluice_core::pool::PoolRules;
 use sluice_core::ring::RingConfig;
 use sluice_core::rx::{
     RxConfig,
@@ -152,7 +153,11 @@ impl Port for Nothing {
     fn set_max_frame(&mut self, _: u16) -> bool {
         false
     }
-    fn reset_filters(&mut self) {}
+    fn replace_mac(&mut self, _: Option<MacAddr>, _: Option<MacAddr>) -> bool {
+        false
+    }
+    fn set_all_multicast(&mut self, _: bool) {}
+    fn reset_filters(&mut self, _: &PoolRules) {}
 }
 
 impl Signals for Nothing {
@@ -234,6 +239,7 @@ fn packets() {
         };
         let limits = TxLimits {
             max_frame_bytes: 1522,
+            port_vlan: false,
             source: None,
         };
         tx.enable(&mut io, config(TX_RING), limits).unwrap();
@@ -274,6 +280,7 @@ fn packets() {
         ring: config(RX_RING),
         sizes: BufferSizes::new(layout).unwrap(),
         max_frame_bytes: 1522,
+        hide_vlan: false,
     };
     rx.enable(&mut io, rx_config).unwrap();
     let pages: Vec<_> = (0..4)

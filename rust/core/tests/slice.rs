@@ -162,22 +162,6 @@ fn rings_may_not_overlap() {
 }
 
 #[test]
-fn policy_answers_as_a_pf() {
-    const ACK: u32 = 1 << 31;
-    const NACK: u32 = 1 << 30;
-    let mut b = Bench::new(6);
-    b.bring_up();
-    let low = u32::from_le_bytes([2, 0, 0, 0]);
-    assert_ne!(b.request(&[2, low, 0x0100]) & ACK, 0, "its own address");
-    assert_ne!(b.request(&[2, low, 0x0200]) & NACK, 0, "another address");
-    assert_ne!(b.request(&[5, 9000]) & ACK, 0, "jumbo frames");
-    assert_ne!(b.request(&[5, 16000]) & NACK, 0, "more than the card can");
-    assert_ne!(b.request(&[4 | 1 << 16, 100]) & ACK, 0, "a VLAN");
-    assert_ne!(b.request(&[6 | 2 << 16]) & NACK, 0, "promiscuous");
-    b.close();
-}
-
-#[test]
 fn without_bus_master_nothing_moves() {
     let mut b = Bench::new(7);
     b.bring_up();

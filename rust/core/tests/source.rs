@@ -21,11 +21,14 @@ use sim::guest::{
 use sim::rng::Rng;
 use sluice_core::check::Rejection;
 use sluice_core::map::Strategy;
+use sluice_core::net::MacAddr;
 use sluice_core::slice::{
+    MacPolicy,
     Policy,
     State, //
 };
 use sluice_core::source::{
+    MacList,
     VlanList,
     VlanPolicy, //
 };
@@ -36,12 +39,20 @@ const STEP: u64 = 0x2800;
 fn policy(vlans: VlanPolicy) -> Policy {
     Policy {
         vlans,
-        check_source: true,
+        ..Policy::default()
     }
 }
 
 fn only_five() -> VlanPolicy {
     VlanPolicy::Only(VlanList::EMPTY.with(5).unwrap())
+}
+
+/// An address that the slice may have beside its own.
+const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+/// An address that bridges keep for themselves, below 16.
+const fn group(last: u8) -> [u8; 6] {
+    [1, 0x80, 0xc2, 0, 0, last]
 }
 
 /// A frame from the slice's own address.
@@ -54,24 +65,34 @@ fn frame(len: usize, rest: &[u8]) -> Vec<u8> {
 }
 
 /// The rule as a user would put it, from the bytes on the wire.
-fn allowed(bytes: &[u8], inserted: Option<u16>, vlans: VlanPolicy) -> Result<(), Rejection> {
+fn allowed(bytes: &[u8], inserted: Option<u16>, policy: &Policy) -> Result<(), Rejection> {
     let mut wire = bytes.to_vec();
     wire.resize(bytes.len().max(60), 0);
     if let Some(tag) = inserted {
         wire.splice(12..12, [0x81, 0, (tag >> 8) as u8, tag as u8]);
     }
-    if wire[6..12] != MAC.bytes() {
+    let also = match policy.macs {
+        MacPolicy::Also(list) => list.as_slice().to_vec(),
+        _ => Vec::new(),
+    };
+    if wire[6..12] != MAC.bytes() && !also.iter().any(|mac| wire[6..12] == mac.bytes()) {
         return Err(Rejection::SpoofedSource);
     }
-    if wire[..5] == [1, 0x80, 0xc2, 0, 0] && wire[5] < 16 {
-        return Err(Rejection::MacControl);
+    match wire[..6] {
+        [1, 0x80, 0xc2, 0, 0, 1] => return Err(Rejection::MacControl),
+        [1, 0x80, 0xc2, 0, 0, 0..=15] if !policy.link_local => return Err(Rejection::LinkLocal),
+        [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] if !policy.broadcast => {
+            return Err(Rejection::BroadcastNotAllowed)
+        }
+        _ => {}
     }
     let mut at = 12;
     let mut tags = Vec::new();
     while [[0x81, 0], [0x88, 0xa8], [0x91, 0]].contains(&[wire[at], wire[at + 1]]) {
         tags.push(u16::from_be_bytes([wire[at + 2], wire[at + 3]]) & 0xfff);
-        let bad = match vlans {
+        let bad = match policy.vlans {
             VlanPolicy::Any => false,
+            VlanPolicy::Port(_) => true,
             VlanPolicy::None => tags.len() > 1 || tags[0] != 0,
             VlanPolicy::Only(_) => tags.len() > 1 || ![0, 5].contains(&tags[0]),
         };
@@ -318,8 +339,15 @@ proptest! {
     #[test]
     fn nothing_else_gets_out(seed: u64) {
         let mut rng = Rng::new(seed);
-        let vlans = rng.pick(&[VlanPolicy::None, VlanPolicy::Any, only_five()]);
-        let mut b = Bench::with_policy(seed, policy(vlans));
+        let other = MacList::EMPTY.with(MacAddr::new(OTHER)).unwrap();
+        let policy = Policy {
+            macs: rng.pick(&[MacPolicy::Own, MacPolicy::Any, MacPolicy::Also(other)]),
+            vlans: rng.pick(&[VlanPolicy::None, VlanPolicy::Any, only_five(), VlanPolicy::Port(5)]),
+            broadcast: rng.chance(50),
+            link_local: rng.chance(50),
+            ..Policy::default()
+        };
+        let mut b = Bench::with_policy(seed, policy);
         b.slice.set_strategy(rng.pick(&Strategy::ALL), 1).unwrap();
         b.bring_up();
         let mut tx = GuestTx::new(TX_RING, 64);
@@ -331,6 +359,13 @@ proptest! {
                 for _ in 0..rng.below(3) {
                     let at = rng.pick(&[0, 5, 6, 11, 12, 13, 14, 15, 16]);
                     bytes[at] = rng.pick(&[0, 1, 2, 5, 0x81, 0x88, 0x91, 8, 0xa8]);
+                }
+                if rng.chance(15) {
+                    bytes[6..12].copy_from_slice(&rng.pick(&[OTHER, [2; 6], [0; 6]]));
+                }
+                if rng.chance(15) {
+                    let to = [[0xff; 6], group(0), group(1), group(2), group(0xe), group(0x10)];
+                    bytes[..6].copy_from_slice(&rng.pick(&to));
                 }
                 if rng.chance(20) {
                     let tag = [0x81, 0, 0, rng.pick(&[0, 5, 6])];
@@ -350,7 +385,7 @@ proptest! {
                     break;
                 }
                 sent += 1;
-                match allowed(&bytes, vlan, vlans) {
+                match allowed(&bytes, vlan, &policy) {
                     Ok(()) => good += 1,
                     Err(_) => {
                         bad += 1;
@@ -371,7 +406,7 @@ proptest! {
             let wire: Vec<_> = b.world.borrow_mut().wire.drain(..).collect();
             good -= wire.len() as i64;
             for packet in wire {
-                prop_assert_eq!(allowed(&packet.bytes, packet.vlan, vlans), Ok(()));
+                prop_assert_eq!(allowed(&packet.bytes, packet.vlan, &policy), Ok(()));
             }
             prop_assert_eq!(good, 0, "all that may go goes");
         }

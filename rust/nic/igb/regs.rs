@@ -347,7 +347,11 @@ register! {
     }
 
     /// VLAN that the NIC inserts on transmit; 0 leaves it to the descriptor.
-    pub(super) VMVIR(u32)[POOLS] @ 0x3700 {}
+    pub(super) VMVIR(u32)[POOLS] @ 0x3700 {
+        /// 1 inserts `tag` into every frame, whatever the descriptor says.
+        31:30 action;
+        15:0 tag;
+    }
 }
 
 // Per receive queue (8.10)

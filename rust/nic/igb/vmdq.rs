@@ -13,8 +13,8 @@ use kernel::{
 };
 use sluice_core::{
     addr::PoolId,
-    net::MacAddr,
     pool::{
+        AddressSlot,
         VlanSlot,
         TABLE_WORDS, //
     }, //
@@ -26,14 +26,23 @@ use super::{
     regs, //
 };
 
-/// What a pool accepts beside its address.
+/// What a pool accepts beside its addresses.
 #[derive(Clone, Copy)]
 pub(in crate::nic) struct Acceptance {
     /// Longest frame in bytes, with VLAN tag and FCS.
     pub(in crate::nic) frame_max_bytes: u16,
     /// Multicast that the shared hash table lets through.
     pub(in crate::nic) multicast: bool,
+    /// All multicast.
+    pub(in crate::nic) all_multicast: bool,
+    /// Broadcast.
+    pub(in crate::nic) broadcast: bool,
+    /// Frames without a VLAN tag.
+    pub(in crate::nic) untagged: bool,
 }
+
+/// Address filters in the first of the two tables.
+const LOWER_FILTERS: usize = 16;
 
 impl Port {
     /// No pool receives or sends anything, and every filter is empty.
@@ -76,42 +85,64 @@ impl Port {
         // Frames for several pools are treated as frames for one (see `accept`).
         self.bar
             .write_reg(regs::RPLOLR::zeroed().with_strcrc(true).with_strvlan(true));
-        self.hal.enable_switch(&self.bar);
+        self.hal.enable_switch(&self.bar, u8::MAX);
         self.bar
             .write_reg(regs::MRQC::zeroed().with_const_mode::<3>());
     }
 
-    /// Sets or removes the pool's unicast address.
-    pub(in crate::nic) fn set_address(&self, pool: PoolId, mac: Option<MacAddr>) {
-        let entry = queue(pool);
-        // Never valid while it holds half an address.
-        self.bar.write(regs::RAH::at(entry), regs::RAH::zeroed());
-        let Some(mac) = mac else {
-            self.bar.write(regs::RAL::at(entry), regs::RAL::zeroed());
-            return;
-        };
-        let [a, b, c, d, e, f] = mac.bytes();
+    /// Sets or removes address filter `index`.
+    pub(in crate::nic) fn set_address(&self, index: usize, slot: Option<AddressSlot>) {
+        let [a, b, c, d, e, f] = slot.map_or([0; 6], |slot| slot.mac.bytes());
         let low = u32::from_le_bytes([a, b, c, d]);
-        self.bar.write(regs::RAL::at(entry), regs::RAL::from(low));
-        let high = regs::RAH::zeroed()
-            .with_av(true)
-            .with_pools(1u8 << entry)
-            .with_addr(u16::from_le_bytes([e, f]));
-        self.bar.write(regs::RAH::at(entry), high);
+        let high = slot.map_or(regs::RAH::zeroed(), |slot| {
+            regs::RAH::zeroed()
+                .with_av(true)
+                .with_pools(1u8 << queue(slot.pool))
+                .with_addr(u16::from_le_bytes([e, f]))
+        });
+        // Never valid while it holds half an address.
+        if index < LOWER_FILTERS {
+            let at = index & 15;
+            self.bar.write(regs::RAH::at(at), regs::RAH::zeroed());
+            self.bar.write(regs::RAL::at(at), regs::RAL::from(low));
+            self.bar.write(regs::RAH::at(at), high);
+        } else {
+            let (at, high) = (index & 7, regs::RAH_UPPER::from(high.into_raw()));
+            self.bar
+                .write(regs::RAH_UPPER::at(at), regs::RAH_UPPER::zeroed());
+            self.bar
+                .write(regs::RAL_UPPER::at(at), regs::RAL_UPPER::from(low));
+            self.bar.write(regs::RAH_UPPER::at(at), high);
+        }
+    }
+
+    /// Has the NIC put every frame of the pool into a VLAN, or leaves tags to the descriptors.
+    pub(in crate::nic) fn set_port_vlan(&self, pool: PoolId, vid: Option<u16>) {
+        let vmvir = match vid {
+            None => regs::VMVIR::zeroed(),
+            Some(vid) => regs::VMVIR::zeroed().with_const_action::<1>().with_tag(vid),
+        };
+        self.bar.write(regs::VMVIR::at(queue(pool)), vmvir);
+    }
+
+    /// Has the NIC itself check where frames of these pools come from.
+    pub(in crate::nic) fn set_checked_pools(&self, pools: u8) {
+        self.hal.enable_switch(&self.bar, pools);
     }
 
     /// Sets what the pool accepts, or nothing.
     ///
-    /// Untagged frames are accepted: VLAN membership only adds to them. A frame with a tag reaches
-    /// the members of its VLAN only, since RCTL.VFE is on.
+    /// VLAN membership only adds to untagged frames, where these are accepted. A frame with a tag
+    /// reaches the members of its VLAN only, since RCTL.VFE is on.
     pub(in crate::nic) fn accept(&self, pool: PoolId, what: Option<Acceptance>) {
         let vmolr = match what {
             None => regs::VMOLR::zeroed(),
             Some(what) => regs::VMOLR::zeroed()
                 .with_strcrc(true)
                 .with_strvlan(true)
-                .with_bam(true)
-                .with_aupe(true)
+                .with_mpe(what.all_multicast)
+                .with_bam(what.broadcast)
+                .with_aupe(what.untagged)
                 .with_rompe(what.multicast)
                 .with_lpe(true)
                 .try_with_rlpml(u32::from(what.frame_max_bytes))

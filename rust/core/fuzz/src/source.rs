@@ -5,6 +5,7 @@
 use sluice_core::check::Rejection;
 use sluice_core::net::MacAddr;
 use sluice_core::source::{
+    MacList,
     SourceRules,
     VlanList,
     VlanPolicy,
@@ -20,8 +21,7 @@ const TAGS: usize = 4;
 pub fn reference(
     bytes: &[u8],
     inserted: Option<u16>,
-    mac: MacAddr,
-    vlans: &VlanPolicy,
+    rules: &SourceRules,
 ) -> Result<(), Rejection> {
     let mut wire = bytes.to_vec();
     wire.resize(bytes.len().max(60), 0);
@@ -31,11 +31,19 @@ pub fn reference(
         wire.splice(12..12, [0x81, 0x00, high, low]);
         most += 1;
     }
-    if wire[6..12] != mac.bytes() {
+    let own = [rules.mac];
+    let mut macs = own.iter().chain(rules.more_macs.as_slice());
+    if !macs.any(|mac| wire[6..12] == mac.bytes()) {
         return Err(Rejection::SpoofedSource);
     }
-    if wire.starts_with(&[0x01, 0x80, 0xc2, 0, 0]) && wire[5] >> 4 == 0 {
+    if wire.starts_with(&[0x01, 0x80, 0xc2, 0, 0, 1]) {
         return Err(Rejection::MacControl);
+    }
+    if wire.starts_with(&[0x01, 0x80, 0xc2, 0, 0]) && wire[5] >> 4 == 0 && !rules.link_local {
+        return Err(Rejection::LinkLocal);
+    }
+    if wire.starts_with(&[0xff; 6]) && !rules.broadcast {
+        return Err(Rejection::BroadcastNotAllowed);
     }
     let word = |at: usize| u16::from_be_bytes([wire[at], wire[at + 1]]);
     for nth in 0..most {
@@ -46,8 +54,9 @@ pub fn reference(
             _ => return Ok(()),
         }
         let vid = word(at + 2) % 4096;
-        let member = match vlans {
+        let member = match &rules.vlans {
             VlanPolicy::Any => true,
+            VlanPolicy::Port(_) => false,
             VlanPolicy::None => nth == 0 && vid == 0,
             VlanPolicy::Only(list) => nth == 0 && (vid == 0 || list.as_slice().contains(&vid)),
         };
@@ -80,9 +89,10 @@ pub fn run(data: &[u8]) {
             None => assert!(!legal),
         }
     }
-    let vlans = match which % 3 {
+    let vlans = match which % 4 {
         0 => VlanPolicy::Any,
         1 => VlanPolicy::None,
+        2 => VlanPolicy::Port(5),
         _ => VlanPolicy::Only(list),
     };
     let mut head = [0; HEAD_BYTES];
@@ -92,8 +102,17 @@ pub fn run(data: &[u8]) {
         // Past the first rule.
         head[6..12].copy_from_slice(&mac.bytes());
     }
-    let rules = SourceRules { mac, vlans };
+    let rules = SourceRules {
+        mac,
+        more_macs: match insert & 2 {
+            0 => MacList::EMPTY,
+            _ => MacList::EMPTY.with(MacAddr::new([2; 6])).expect("legal"),
+        },
+        vlans,
+        broadcast: insert & 4 == 0,
+        link_local: insert & 8 != 0,
+    };
     let verdict = rules.check(&head, inserted);
-    assert_eq!(verdict, reference(&head, inserted, mac, &vlans));
+    assert_eq!(verdict, reference(&head, inserted, &rules));
     ops::count(1);
 }

@@ -193,6 +193,12 @@ impl RxWriteBack {
         self.status & Self::VLAN_STRIPPED != 0
     }
 
+    /// Forgets the VLAN tag that was stripped.
+    pub const fn hide_tag(&mut self) {
+        self.status &= !Self::VLAN_STRIPPED;
+        self.vlan_tag = 0;
+    }
+
     /// Bytes in the packet buffer and, where packets are split, in the header buffer.
     pub const fn bytes(&self) -> u32 {
         self.len as u32 + self.header_len as u32

@@ -59,6 +59,8 @@ pub struct RxConfig {
     /// Longest frame that the pool accepts, in bytes: the NIC writes no more than this into a
     /// buffer, so that what lies further need not be memory.
     pub max_frame_bytes: u32,
+    /// The guest does not see the tags that the NIC has stripped.
+    pub hide_vlan: bool,
 }
 
 /// A slice's receive queue.
@@ -75,6 +77,7 @@ pub struct RxPath<P: Platform> {
     scratch: Buf<P, u8>,
     sizes: BufferSizes,
     max_frame_bytes: u32,
+    hide_vlan: bool,
     /// A buffer copied from the guest ring that found no room yet.
     pending: Option<(RxBuffer, RingIndex)>,
     /// Bytes of the packet so far, when its last buffer is still to come.
@@ -105,6 +108,7 @@ impl<P: Platform> RxPath<P> {
             })
             .ok()?,
             max_frame_bytes: 0,
+            hide_vlan: false,
             pending: None,
             partial: None,
             cut: false,
@@ -178,6 +182,7 @@ impl<P: Platform> RxPath<P> {
         self.ring = Some(ring);
         self.sizes = config.sizes;
         self.max_frame_bytes = config.max_frame_bytes;
+        self.hide_vlan = config.hide_vlan;
         self.pending = None;
         self.partial = None;
         self.cut = false;
@@ -314,6 +319,10 @@ impl<P: Platform> RxPath<P> {
     fn reap<M: Mapper<P::Pinner>>(&mut self, io: &mut Io<'_, P, M>, progress: &mut Progress) {
         while let Some((words, proof)) = self.shadow.written_back(io.queue, 0, is_done) {
             let mut back = RxWriteBack::parse(words, self.sizes);
+            let tag = if back.is_tagged() { VLAN_BYTES } else { 0 };
+            if self.hide_vlan {
+                back.hide_tag();
+            }
             if self.partial.is_some() {
                 // Only a packet's first buffer has a header (82576 datasheet 7.1.10).
                 back.header_len = 0;
@@ -342,7 +351,6 @@ impl<P: Platform> RxPath<P> {
                 if back.is_damaged() {
                     io.stats.rx.errors += 1;
                 } else {
-                    let tag = if back.is_tagged() { VLAN_BYTES } else { 0 };
                     io.stats.rx.packets += 1;
                     io.stats.rx.bytes += u64::from(bytes) + u64::from(FCS_BYTES + tag);
                 }

@@ -14,7 +14,10 @@ pub use open::{
     Hardware,
     Limits, //
 };
-pub use policy::Policy;
+pub use policy::{
+    MacPolicy,
+    Policy, //
+};
 pub use strategy::NoMemory;
 
 use crate::addr::GuestAddr;
@@ -43,6 +46,7 @@ use crate::vf::{
     Function,
     Identity,
     Queue,
+    Reply,
     ResetKind,
     Width, //
 };
@@ -217,7 +221,7 @@ impl<P: Platform> Slice<P> {
         self.unreported = None;
         self.kicked = false;
         self.function.pass_on();
-        open.reset_filters(self.function.identity().mac);
+        open.reset_filters(self.function.identity().mac, &self.policy);
         // The model's VFIO reset leaves the link as it was told last.
         let _ = self.function.set_link(open.link());
         self.open = Some(open);
@@ -240,7 +244,7 @@ impl<P: Platform> Slice<P> {
         self.stop_queues(None, now_ns);
         self.function.reset();
         if let Some(open) = &mut self.open {
-            open.reset_filters(self.function.identity().mac);
+            open.reset_filters(self.function.identity().mac, &self.policy);
         }
         self.stopped = None;
     }
@@ -367,12 +371,17 @@ impl<P: Platform> Slice<P> {
                     Action::None
                 }
                 Action::TxEnable(ring) => {
-                    let source = self.policy.source_rules(self.function.identity().mac);
-                    let started = self.with_open(|open, stats| open.start_tx(ring, source, stats));
+                    let (policy, mac) = (self.policy, self.function.identity().mac);
+                    let started = self.with_open(|open, stats| {
+                        let source = policy.source_rules(mac, open.granted_macs());
+                        open.start_tx(ring, source, policy.vlans.inserted().is_some(), stats)
+                    });
                     self.started(Queue::Tx, started)
                 }
                 Action::RxEnable(ring) => {
-                    let started = self.with_open(|open, stats| open.start_rx(ring, stats));
+                    let hide_vlan = self.policy.vlans.inserted().is_some();
+                    let started =
+                        self.with_open(|open, stats| open.start_rx(ring, hide_vlan, stats));
                     self.started(Queue::Rx, started)
                 }
                 Action::Disable(queue) => {
@@ -382,8 +391,10 @@ impl<P: Platform> Slice<P> {
                 Action::Mailbox(request) => {
                     let mac = self.function.identity().mac;
                     if let Some(open) = &mut self.open {
-                        let reply = policy::answer(&self.policy, mac, request, open);
-                        self.function.mailbox_reply(reply);
+                        match policy::answer(&self.policy, mac, request, open) {
+                            Ok(()) => self.function.mailbox_reply(Reply::Ack),
+                            Err(reason) => self.function.mailbox_refuse(reason),
+                        }
                     }
                     Action::None
                 }
@@ -426,7 +437,7 @@ impl<P: Platform> Slice<P> {
     fn guest_reset(&mut self, _kind: ResetKind, now_ns: u64) {
         self.stop_queues(None, now_ns);
         if let Some(open) = &mut self.open {
-            open.reset_filters(self.function.identity().mac);
+            open.reset_filters(self.function.identity().mac, &self.policy);
         }
         self.stopped = None;
         self.function.reset_done();

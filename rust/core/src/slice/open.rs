@@ -2,7 +2,10 @@
 
 //! What a slice has while a VMM has it open.
 
-use super::StopReason;
+use super::{
+    Policy,
+    StopReason, //
+};
 use crate::check::Rejection;
 use crate::desc::rx::BufferSizes;
 use crate::frame::TxLimits;
@@ -33,7 +36,10 @@ use crate::rx::{
     RxConfig,
     RxPath, //
 };
-use crate::source::SourceRules;
+use crate::source::{
+    MacList,
+    SourceRules, //
+};
 use crate::stats::Stats;
 use crate::tx::TxPath;
 use crate::vf::{
@@ -121,6 +127,10 @@ pub(super) struct Open<P: Platform> {
     rx: RxPath<P>,
     /// Longest frame that the pool receives, in bytes.
     max_frame_bytes: u16,
+    /// The guest has an address in place of the slice's own.
+    chosen_mac: Option<MacAddr>,
+    /// And these beside it.
+    added_macs: MacList,
 }
 
 impl<P: Platform> Open<P> {
@@ -140,6 +150,8 @@ impl<P: Platform> Open<P> {
                 tx,
                 rx,
                 max_frame_bytes: DEFAULT_FRAME_BYTES,
+                chosen_mac: None,
+                added_macs: MacList::EMPTY,
             }),
             _ => Err(hardware),
         }
@@ -199,18 +211,25 @@ impl<P: Platform> Open<P> {
         &mut self,
         ring: TxRing,
         source: Option<SourceRules>,
+        port_vlan: bool,
         stats: &mut Stats,
     ) -> Result<(), StopReason> {
         let config = Self::ring_config(ring.base.raw(), ring.len_bytes, self.rx.ring(), stats)?;
         let limits = TxLimits {
             max_frame_bytes: u32::from(super::policy::MAX_FRAME_BYTES),
+            port_vlan,
             source,
         };
         let result = self.tx.enable(io!(self, tx, stats), config, limits);
         result.map_err(StopReason::from)
     }
 
-    pub(super) fn start_rx(&mut self, ring: RxRing, stats: &mut Stats) -> Result<(), StopReason> {
+    pub(super) fn start_rx(
+        &mut self,
+        ring: RxRing,
+        hide_vlan: bool,
+        stats: &mut Stats,
+    ) -> Result<(), StopReason> {
         let sizes = BufferSizes::new(ring.layout).map_err(|rejection| {
             stats.reject(rejection);
             StopReason::Refused(rejection)
@@ -219,6 +238,7 @@ impl<P: Platform> Open<P> {
             ring: Self::ring_config(ring.base.raw(), ring.len_bytes, self.tx.ring(), stats)?,
             sizes,
             max_frame_bytes: u32::from(self.max_frame_bytes),
+            hide_vlan,
         };
         let result = self.rx.enable(io!(self, rx, stats), config);
         result.map_err(StopReason::from)
@@ -308,11 +328,67 @@ impl<P: Platform> Open<P> {
         self.hardware.port.link()
     }
 
-    /// The pool's filters as for a new owner: its own address, broadcast, standard frames.
-    pub(super) fn reset_filters(&mut self, mac: MacAddr) {
-        self.hardware.port.reset_filters();
+    /// The pool's filters as for a new owner: its own address, standard frames, and what the
+    /// administrator has set.
+    pub(super) fn reset_filters(&mut self, mac: MacAddr, policy: &Policy) {
+        self.hardware.port.reset_filters(&policy.pool_rules());
         self.hardware.port.set_mac(mac);
         self.set_max_frame(DEFAULT_FRAME_BYTES);
+        self.chosen_mac = None;
+        self.added_macs = MacList::EMPTY;
+        self.tx.set_source(policy.source_rules(mac, MacList::EMPTY));
+    }
+
+    /// The addresses that the guest has been granted beside the slice's own.
+    pub(super) fn granted_macs(&self) -> MacList {
+        let list = self.added_macs;
+        self.chosen_mac
+            .and_then(|mac| list.with(mac))
+            .unwrap_or(list)
+    }
+
+    /// Puts `mac` in the place of the slice's own address.
+    pub(super) fn choose_mac(&mut self, own: MacAddr, mac: MacAddr) -> bool {
+        let port = &mut self.hardware.port;
+        let chosen = if mac == own { None } else { Some(mac) };
+        if self.chosen_mac == chosen {
+            return true;
+        }
+        // What is there as a further address already needs no other filter.
+        let wanted = chosen.filter(|mac| !self.added_macs.contains(*mac));
+        if !port.replace_mac(self.chosen_mac, wanted) {
+            return false;
+        }
+        self.added_macs = self.added_macs.without(mac);
+        self.chosen_mac = chosen;
+        true
+    }
+
+    /// Adds an address to the guest's.
+    pub(super) fn add_mac(&mut self, own: MacAddr, mac: MacAddr) -> bool {
+        if mac == own || self.chosen_mac == Some(mac) || self.added_macs.contains(mac) {
+            return true;
+        }
+        match self.added_macs.with(mac) {
+            Some(list) if self.hardware.port.replace_mac(None, Some(mac)) => {
+                self.added_macs = list;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the guest's further addresses away.
+    pub(super) fn clear_macs(&mut self) {
+        for &mac in self.added_macs.as_slice() {
+            self.hardware.port.replace_mac(Some(mac), None);
+        }
+        self.added_macs = MacList::EMPTY;
+    }
+
+    /// Changes the rules for the guest's frames.
+    pub(super) fn set_source(&mut self, source: Option<SourceRules>) {
+        self.tx.set_source(source);
     }
 
     pub(super) fn set_max_frame(&mut self, len_bytes: u16) -> bool {
@@ -325,6 +401,10 @@ impl<P: Platform> Open<P> {
 
     pub(super) fn set_multicast(&mut self, hashes: &[u16]) -> bool {
         self.hardware.port.set_multicast(hashes)
+    }
+
+    pub(super) fn set_all_multicast(&mut self, on: bool) {
+        self.hardware.port.set_all_multicast(on);
     }
 
     pub(super) fn set_vlan(&mut self, vid: u16, on: bool) -> bool {

@@ -41,6 +41,7 @@ use crate::ring::{
     RingIndex,
     ShadowRing, //
 };
+use crate::source::SourceRules;
 use host::Host;
 use mapped::{
     MapFault,
@@ -115,6 +116,7 @@ impl<P: Platform> TxPath<P> {
             emitted: None,
             limits: TxLimits {
                 max_frame_bytes: 0,
+                port_vlan: false,
                 source: None,
             },
             youngest: 0,
@@ -191,9 +193,9 @@ impl<P: Platform> TxPath<P> {
         Ok(())
     }
 
-    /// Changes the longest frame, for packets from now on.
-    pub fn set_limits(&mut self, limits: TxLimits) {
-        self.limits = limits;
+    /// Changes the rules for what is in a frame, for packets that are mapped from now on.
+    pub fn set_source(&mut self, source: Option<SourceRules>) {
+        self.limits.source = source;
     }
 
     /// Retires what the NIC has sent; then takes guest descriptors up to `tail`, at most `budget`

@@ -65,6 +65,20 @@ refusals! {
     MailboxNotClear => "mailbox_not_clear",
     /// A message that is none of the known requests, or has values out of range.
     MailboxUnknown => "mailbox_unknown",
+    /// The guest asked for an address that the administrator does not let it have.
+    MacNotAllowed => "mac_not_allowed",
+    /// The guest asked for an address that another slice has, or for more than its share of filters.
+    MacUnavailable => "mac_unavailable",
+    /// The guest asked for a VLAN that the administrator does not let it join.
+    VlanJoinDenied => "vlan_join_denied",
+    /// The guest asked for more VLANs than its share of the NIC's table.
+    VlanUnavailable => "vlan_unavailable",
+    /// The guest asked for more multicast hashes than the administrator lets it have.
+    MulticastLimit => "multicast_limit",
+    /// The guest asked for promiscuous reception.
+    PromiscDenied => "promisc_denied",
+    /// The guest asked for longer frames than the NIC receives.
+    FrameLimit => "frame_limit",
     /// Access past the end of configuration space.
     ConfigOutOfRange => "config_out_of_range",
     /// Write to a part of configuration space with nothing writable in it.

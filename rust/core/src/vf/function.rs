@@ -311,6 +311,14 @@ impl Function {
         }
     }
 
+    /// Refuses the waiting request, and counts why; without one nothing happens.
+    pub fn mailbox_refuse(&mut self, reason: Refusal) {
+        if self.mailbox_request().is_some() {
+            self.counters.refuse(reason);
+            self.mailbox_reply(Reply::Nack);
+        }
+    }
+
     fn write_mailbox(&mut self, value: u32) -> Action {
         let outcome = self.mailbox.write(value, &mut self.counters);
         if outcome.notify {

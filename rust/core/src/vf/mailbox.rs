@@ -8,7 +8,10 @@
 //! - a link change never overwrites a reply that the guest has not read yet;
 //! - a guest without clearance (CTS) is refused at once rather than once in two seconds;
 //! - a RESET is always answered with the administrator's address;
-//! - the refusal of a VLAN carries no argument, or `igbvf` would take it for consent.
+//! - the refusal of a VLAN carries no argument, or `igbvf` would take it for consent;
+//! - to ask for what is there already is no offence: the slice's own address, a cleared list;
+//! - a request that is refused changes nothing, not even in part;
+//! - there may be limits to multicast, and to promiscuous reception of it.
 
 use super::counters::{
     Counters,
@@ -19,7 +22,7 @@ use crate::net::MacAddr;
 /// 32-bit words in the message buffer.
 pub const WORDS: usize = 16;
 /// Most multicast hashes in one message.
-pub const MAX_HASHES: usize = 30;
+pub const MAX_HASHES: u8 = 30;
 
 /// The bits of V2PMAILBOX.
 pub mod bits {
@@ -78,7 +81,7 @@ use message::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hashes {
     len: u8,
-    list: [u16; MAX_HASHES],
+    list: [u16; MAX_HASHES as usize],
 }
 
 impl Hashes {
@@ -116,8 +119,10 @@ pub enum Request {
     },
     /// Longest frame to receive, with Ethernet header, VLAN tag and FCS, in bytes.
     SetMaxFrame(u16),
-    /// Receive all multicast frames, or else only those that the hashes select.
+    /// Receive all frames of a kind, or else only those that the filters select.
     SetPromisc {
+        /// All frames to single stations.
+        unicast: bool,
         /// All multicast frames.
         multicast: bool,
     },
@@ -150,7 +155,7 @@ impl Request {
             (message::SET_MAC, 1) => Self::ClearMacFilters,
             (message::SET_MAC, 2) => mac().map_or(unknown, Self::AddMacFilter),
             (message::SET_MULTICAST, n) => match u8::try_from(n) {
-                Ok(len) if usize::from(len) <= MAX_HASHES => Self::SetMulticast(hashes(words, len)),
+                Ok(len) if len <= MAX_HASHES => Self::SetMulticast(hashes(words, len)),
                 _ => unknown,
             },
             (message::SET_VLAN, on @ (0 | 1)) => Self::SetVlan {
@@ -160,8 +165,10 @@ impl Request {
             (message::SET_LPE, 0) if MAX_FRAME.contains(&second) => {
                 Self::SetMaxFrame(second as u16)
             }
-            (message::SET_PROMISC, 0) => Self::SetPromisc { multicast: false },
-            (message::SET_PROMISC, 2) => Self::SetPromisc { multicast: true },
+            (message::SET_PROMISC, kinds @ 0..=3) => Self::SetPromisc {
+                unicast: kinds & 1 != 0,
+                multicast: kinds & 2 != 0,
+            },
             _ => unknown,
         }
     }
@@ -169,7 +176,7 @@ impl Request {
 
 /// Two hashes to a word from the second word on, the first in the low half.
 fn hashes(words: &[u32; WORDS], len: u8) -> Hashes {
-    let mut list = [0; MAX_HASHES];
+    let mut list = [0; MAX_HASHES as usize];
     let halves = words
         .iter()
         .skip(1)
@@ -390,8 +397,12 @@ impl Mailbox {
             _ => 0,
         };
         let [first, second, third, ..] = &mut self.words;
-        if let (Request::SetVlan { .. }, Reply::Nack) = (request, reply) {
-            *first &= 0xFFFF;
+        match (request, reply) {
+            // igb clears what it has done from the argument.
+            (Request::SetVlan { .. }, Reply::Nack) | (Request::SetPromisc { .. }, Reply::Ack) => {
+                *first &= 0xFFFF;
+            }
+            _ => {}
         }
         *first |= verdict | cts;
         if request == Request::Reset {

@@ -138,6 +138,7 @@ impl System {
                 ring,
                 TxLimits {
                     max_frame_bytes: 1522,
+                    port_vlan: false,
                     source: None,
                 },
             ),
@@ -147,6 +148,7 @@ impl System {
                     ring,
                     sizes: BufferSizes::new(layout).unwrap(),
                     max_frame_bytes: 1522,
+                    hide_vlan: false,
                 },
             ),
         };

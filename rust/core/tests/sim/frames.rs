@@ -124,6 +124,7 @@ fn whole_is_legal(open: &[[u64; 2]], contexts: &[Option<[u64; 2]>; 2]) -> bool {
 pub fn run(stream: &[[u64; 2]]) -> (Vec<Packet>, Option<(usize, Rejection)>) {
     let limits = TxLimits {
         max_frame_bytes: MAX_FRAME as u32,
+        port_vlan: false,
         source: None,
     };
     let index = RingConfig::new(0, 128).unwrap().size().tail(0).unwrap();

@@ -33,6 +33,7 @@ use sluice_core::addr::{
 };
 use sluice_core::net::MacAddr;
 use sluice_core::platform::*;
+use sluice_core::pool::PoolRules;
 use sluice_core::slice::{
     Hardware,
     Limits, //
@@ -193,17 +194,28 @@ impl Bounce for SimBounce {
 }
 
 /// Filters as they were last set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SimPort {
+    /// As it was before the last reset.
+    pub before: Option<Box<SimPort>>,
     pub link: Option<u16>,
     pub mac: MacAddr,
     pub own_mac: MacAddr,
     pub multicast: Vec<u16>,
     pub vlans: Vec<u16>,
+    /// Addresses that the guest asked for.
+    pub more_macs: Vec<MacAddr>,
+    pub all_multicast: bool,
+    pub rules: PoolRules,
     pub max_frame: u16,
     pub resets: u32,
     /// Answer `false` to all that can be refused.
     pub refuse: bool,
+}
+
+impl SimPort {
+    /// An address that no slice gets.
+    pub const TAKEN: MacAddr = MacAddr::new([0xba; 6]);
 }
 
 impl Port for SimPort {
@@ -238,8 +250,25 @@ impl Port for SimPort {
         }
         !self.refuse
     }
-    fn reset_filters(&mut self) {
+    fn replace_mac(&mut self, old: Option<MacAddr>, new: Option<MacAddr>) -> bool {
+        let kept = self.more_macs.iter().filter(|mac| Some(**mac) != old);
+        let next: Vec<_> = kept.copied().chain(new).collect();
+        let refused = new.is_some_and(|mac| self.refuse || mac == Self::TAKEN) || next.len() > 8;
+        if !refused {
+            self.more_macs = next;
+        }
+        !refused
+    }
+    fn set_all_multicast(&mut self, on: bool) {
+        self.all_multicast = on;
+    }
+    fn reset_filters(&mut self, rules: &PoolRules) {
+        self.before = None;
+        self.before = Some(Box::new(self.clone()));
         self.mac = self.own_mac;
+        self.more_macs.clear();
+        self.all_multicast = false;
+        self.rules = *rules;
         self.multicast.clear();
         self.vlans.clear();
         self.resets += 1;
@@ -378,11 +407,15 @@ impl SimBuilder {
                 dir: Dir::Rx,
             },
             port: SimPort {
+                before: None,
                 link: Some(1000),
                 mac,
                 own_mac: mac,
                 multicast: Vec::new(),
                 vlans: Vec::new(),
+                more_macs: Vec::new(),
+                all_multicast: false,
+                rules: PoolRules::DEFAULT,
                 max_frame: 1522,
                 resets: 0,
                 refuse: false,

@@ -77,6 +77,7 @@ impl Rig {
         let ring = RingConfig::new(base, len_bytes)?;
         let limits = TxLimits {
             max_frame_bytes: max,
+            port_vlan: false,
             source: self.source,
         };
         self.tx.enable(io!(self, tx_queue, tx_bounce), ring, limits)
@@ -93,6 +94,7 @@ impl Rig {
             ring: RingConfig::new(base, len_bytes)?,
             sizes: BufferSizes::new(layout)?,
             max_frame_bytes,
+            hide_vlan: false,
         };
         self.rx.enable(io!(self, rx_queue, rx_bounce), config)
     }

@@ -58,13 +58,13 @@ impl Hal for I82576 {
         }
     }
 
-    fn enable_switch(&self, bar: &Bar0) {
+    fn enable_switch(&self, bar: &Bar0, checked: u8) {
         // Local loopback stays off: a pool does not receive its own broadcast.
         bar.write_reg(
             regs::DTXSWC::zeroed()
                 .with_loopback_en(true)
-                .with_const_vlan_antispoof::<0xff>()
-                .with_const_mac_antispoof::<0xff>(),
+                .with_vlan_antispoof(checked)
+                .with_mac_antispoof(checked),
         );
         bar.update(regs::DTXCTL, |r| {
             r.with_vlan_added(true).with_spoof_int(false)

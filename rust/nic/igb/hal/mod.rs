@@ -31,8 +31,9 @@ pub(super) trait Hal: Sync {
     fn rx_thresholds(&self) -> Thresholds;
     /// Thresholds of transmit queues.
     fn tx_thresholds(&self) -> Thresholds;
-    /// Lets the pools reach each other, but none with an address or VLAN that is not its own.
-    fn enable_switch(&self, bar: &Bar0);
+    /// Lets the pools reach each other; those in `checked` with addresses and VLANs only that are
+    /// their own.
+    fn enable_switch(&self, bar: &Bar0, checked: u8);
     /// Lets the queues of pool `pool`, both directions, interrupt by vector `vector`.
     fn route_queues(&self, bar: &Bar0, pool: usize, vector: u8);
 }

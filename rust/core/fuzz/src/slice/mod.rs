@@ -15,10 +15,12 @@ use sluice_core::map::{
 use sluice_core::net::MacAddr;
 use sluice_core::slice::{
     Hardware,
+    MacPolicy,
     Policy,
     Slice, //
 };
 use sluice_core::source::{
+    MacList,
     VlanList,
     VlanPolicy, //
 };
@@ -115,9 +117,21 @@ fn policy(op: Op) -> Policy {
         VlanPolicy::Any,
         VlanPolicy::None,
         VlanPolicy::Only(some.expect("legal VLANs")),
+        VlanPolicy::Port(5),
+    ];
+    let also = MacList::EMPTY.with(MacAddr::new([2, 0, 0, 0, 0, 9]));
+    let macs = [
+        MacPolicy::Own,
+        MacPolicy::Any,
+        MacPolicy::Also(also.expect("a legal address")),
     ];
     Policy {
+        macs: macs[usize::from(op.b) % macs.len()],
         vlans: vlans[usize::from(op.a >> 1) % vlans.len()],
+        multicast_max: op.b % 31,
+        all_multicast: op.flag(1),
+        broadcast: op.flag(2),
+        link_local: op.flag(3),
         check_source: !op.flag(0),
     }
 }
