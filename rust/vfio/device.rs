@@ -477,7 +477,21 @@ impl SliceDev {
         }
     }
 
+    /// Gives the slice its hardware.
+    #[inline(never)] // Large on the stack.
+    fn begin(&self, state: &mut State, container: Container) -> Result {
+        let hardware = self.hardware(state, container)?;
+        state
+            .slice
+            .open(hardware)
+            .map_err(|(error, _)| match error {
+                OpenError::Busy => EBUSY,
+                OpenError::NoMemory => ENOMEM,
+            })
+    }
+
     /// What the pool, the VMM's memory and the settings make up.
+    #[inline(never)] // Large on the stack.
     fn hardware(&self, state: &State, container: Container) -> Result<Hardware<KernelPlatform>> {
         let claim = state.claim.as_ref().ok_or(ENODEV)?;
         let rx_bounce = BouncePages::new(&self.nic_dev, BOUNCE_PAGES)?;
@@ -509,15 +523,7 @@ impl Operations for SliceDev {
         let helper = Thread::run(c"sluice-pin", Arc::<Self>::from(this))?;
         let mut state = this.lock();
         this.pins.fence.clear();
-        let hardware = this.hardware(&state, container)?;
-        if let Err((error, hardware)) = state.slice.open(hardware) {
-            drop(state);
-            drop(hardware);
-            return Err(match error {
-                OpenError::Busy => EBUSY,
-                OpenError::NoMemory => ENOMEM,
-            });
-        }
+        this.begin(&mut state, container)?;
         state.leaked_before = state.slice.map_stats().leaked;
         state.helper = Some(helper);
         this.nic.attach(this.pool, Arc::<Self>::from(this));

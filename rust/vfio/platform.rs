@@ -25,11 +25,16 @@ use crate::{
     }, //
 };
 
-/// Tables in memory that need not be contiguous.
+/// Tables in memory that need not be contiguous; single values in memory that is.
 pub(crate) struct KernelAlloc;
 
 impl Alloc for KernelAlloc {
+    type Box<T> = KBox<T>;
     type Buf<T> = KVVec<T>;
+
+    fn boxed<T>(value: T) -> Option<KBox<T>> {
+        KBox::new(value, GFP_KERNEL).ok()
+    }
 
     fn filled<T>(len: usize, make: impl FnMut(usize) -> T) -> Option<KVVec<T>> {
         let mut table = KVVec::with_capacity(len, GFP_KERNEL).ok()?;

@@ -168,8 +168,12 @@ pub trait Signals {
     fn signal(&mut self, vector: u8);
 }
 
-/// Fallible allocation of fixed-size tables.
+/// Fallible allocation.
 pub trait Alloc {
+    /// An owned value.
+    type Box<T>: DerefMut<Target = T>;
+    /// Moves a value out of the way, for stacks are small. `None` when out of memory. Sleeps.
+    fn boxed<T>(value: T) -> Option<Self::Box<T>>;
     /// An owned slice.
     type Buf<T>: DerefMut<Target = [T]>;
     /// `len` elements, each made by `make`. `None` when out of memory. Sleeps.

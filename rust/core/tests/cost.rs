@@ -98,6 +98,10 @@ struct Vecs;
 
 impl Alloc for Vecs {
     type Buf<T> = Box<[T]>;
+    type Box<T> = Box<T>;
+    fn boxed<T>(value: T) -> Option<Box<T>> {
+        Some(Box::new(value))
+    }
     fn filled<T>(len: usize, make: impl FnMut(usize) -> T) -> Option<Box<[T]>> {
         Some((0..len).map(make).collect())
     }

@@ -212,20 +212,33 @@ impl<P: Platform> Slice<P> {
     /// Gives the slice its hardware and a fresh function: nothing of an earlier owner is left
     /// (invariant 8). On an error the hardware comes back.
     pub fn open(&mut self, hardware: Hardware<P>) -> Result<(), (OpenError, Hardware<P>)> {
-        if self.open.is_some() {
-            return Err((OpenError::Busy, hardware));
-        }
-        let mut open = Open::new(self.strategy, hardware)
-            .map_err(|hardware| (OpenError::NoMemory, hardware))?;
+        self.install(hardware)?;
         self.stopped = None;
         self.unreported = None;
         self.kicked = false;
         self.function.pass_on();
-        open.reset_filters(self.function.identity().mac, &self.policy);
-        // The model's VFIO reset leaves the link as it was told last.
-        let _ = self.function.set_link(open.link());
-        self.open = Some(open);
+        if let Some(open) = &mut self.open {
+            open.reset_filters(self.function.identity().mac, &self.policy);
+            // The model's VFIO reset leaves the link as it was told last.
+            let _ = self.function.set_link(open.link());
+        }
         Ok(())
+    }
+
+    /// Puts the hardware in place. What is moved here is large for a kernel's stack: this is a frame
+    /// of its own, and gone before anything else is called.
+    #[inline(never)]
+    fn install(&mut self, hardware: Hardware<P>) -> Result<(), (OpenError, Hardware<P>)> {
+        if self.open.is_some() {
+            return Err((OpenError::Busy, hardware));
+        }
+        match Open::new(self.strategy, hardware) {
+            Ok(open) => {
+                self.open = Some(open);
+                Ok(())
+            }
+            Err(hardware) => Err((OpenError::NoMemory, hardware)),
+        }
     }
 
     /// Stops the queues, unpins everything and returns the hardware.

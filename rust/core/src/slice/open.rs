@@ -24,6 +24,7 @@ use crate::path::{
     State, //
 };
 use crate::platform::{
+    Alloc,
     Bounce,
     HwError,
     HwQueue,
@@ -54,6 +55,7 @@ const DEFAULT_FRAME_BYTES: u16 = 1522;
 /// Host buffers of each queue under [`Strategy::Copy`], if its shadow ring has that many descriptors.
 const COPY_SLOTS: u16 = 512;
 
+type Boxed<P, T> = <<P as Platform>::Alloc as Alloc>::Box<T>;
 type Map<P> = PinMap<<P as Platform>::Pinner, <P as Platform>::Alloc>;
 
 /// What a path works with, out of an [`Open`].
@@ -119,12 +121,18 @@ impl<P: Platform> Hardware<P> {
     }
 }
 
+/// What `make` makes, on the heap. A function of its own, so that its stack is soon free again.
+#[inline(never)]
+fn boxed<P: Platform, T>(make: impl FnOnce() -> Option<T>) -> Option<Boxed<P, T>> {
+    P::Alloc::boxed(make()?)
+}
+
 /// An open slice: its hardware, and the two paths over it.
 pub(super) struct Open<P: Platform> {
     hardware: Hardware<P>,
     map: Map<P>,
-    tx: TxPath<P>,
-    rx: RxPath<P>,
+    tx: Boxed<P, TxPath<P>>,
+    rx: Boxed<P, RxPath<P>>,
     /// Longest frame that the pool receives, in bytes.
     max_frame_bytes: u16,
     /// The guest has an address in place of the slice's own.
@@ -141,8 +149,8 @@ impl<P: Platform> Open<P> {
             return Err(hardware);
         }
         let map = PinMap::new(strategy, limits.pinned_pages, limits.seed);
-        let tx = TxPath::new(hardware.tx.len(), &hardware.tx_bounce);
-        let rx = RxPath::new(hardware.rx.len(), &hardware.rx_bounce);
+        let tx = boxed::<P, _>(|| TxPath::new(hardware.tx.len(), &hardware.tx_bounce));
+        let rx = boxed::<P, _>(|| RxPath::new(hardware.rx.len(), &hardware.rx_bounce));
         match (map, tx, rx) {
             (Some(map), Some(tx), Some(rx)) => Ok(Self {
                 hardware,

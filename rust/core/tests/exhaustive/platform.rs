@@ -8,6 +8,7 @@ use sluice_core::addr::{
 };
 use sluice_core::net::MacAddr;
 use sluice_core::platform::*;
+use sluice_core::pool::PoolRules;
 
 use super::machine::{
     Shared,
@@ -91,6 +92,10 @@ pub struct Heap;
 
 impl Alloc for Heap {
     type Buf<T> = Box<[T]>;
+    type Box<T> = Box<T>;
+    fn boxed<T>(value: T) -> Option<Box<T>> {
+        Some(Box::new(value))
+    }
     fn filled<T>(len: usize, make: impl FnMut(usize) -> T) -> Option<Box<[T]>> {
         Some((0..len).map(make).collect())
     }
@@ -134,7 +139,11 @@ impl Port for Unused {
     fn set_max_frame(&mut self, _: u16) -> bool {
         false
     }
-    fn reset_filters(&mut self) {}
+    fn replace_mac(&mut self, _: Option<MacAddr>, _: Option<MacAddr>) -> bool {
+        false
+    }
+    fn set_all_multicast(&mut self, _: bool) {}
+    fn reset_filters(&mut self, _: &PoolRules) {}
 }
 
 pub struct Small;

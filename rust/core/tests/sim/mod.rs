@@ -60,6 +60,10 @@ pub struct StdAlloc;
 
 impl Alloc for StdAlloc {
     type Buf<T> = Box<[T]>;
+    type Box<T> = Box<T>;
+    fn boxed<T>(value: T) -> Option<Box<T>> {
+        Some(Box::new(value))
+    }
     fn filled<T>(len: usize, make: impl FnMut(usize) -> T) -> Option<Box<[T]>> {
         Some((0..len).map(make).collect())
     }
