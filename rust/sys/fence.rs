@@ -21,16 +21,15 @@ use kernel::{
         SpinLock, //
     }, //
 };
-use sluice_core::addr::{
-    GuestPage,
-    PAGE_SHIFT,
-    PAGE_SIZE, //
+use sluice_core::{
+    addr::GuestPage,
+    handover::{
+        Bar,
+        Bars, //
+    }, //
 };
 
 use super::bindings;
-
-/// Threads that unmap at a time without barring more than they unmap.
-const PLACES: usize = 8;
 
 /// What nobody may pin just now.
 #[pin_data]
@@ -39,46 +38,7 @@ pub(crate) struct Fence {
     bars: SpinLock<Bars>,
 }
 
-struct Bars {
-    bars: [Option<Bar>; PLACES],
-    /// Threads beyond those: everything is barred until they are through.
-    others: u32,
-}
-
-/// Pages from `first` up to, not including, `end`.
-#[derive(Clone, Copy)]
-struct Bar {
-    first: u64,
-    end: u64,
-    /// The thread, by the address of its task: never looked into.
-    task: usize,
-}
-
-impl Bars {
-    /// Bars a range for a thread. Whether this is the thread's first since it left user space.
-    fn put(&mut self, new: Bar) -> bool {
-        if let Some(bar) = self.bars.iter_mut().flatten().find(|b| b.task == new.task) {
-            bar.first = bar.first.min(new.first);
-            bar.end = bar.end.max(new.end);
-            return false;
-        }
-        match self.bars.iter_mut().find(|place| place.is_none()) {
-            Some(place) => *place = Some(new),
-            None => self.others = self.others.saturating_add(1),
-        }
-        true
-    }
-
-    fn lift(&mut self, task: usize) {
-        let own = |place: &&mut Option<Bar>| place.is_some_and(|bar| bar.task == task);
-        match self.bars.iter_mut().find(own) {
-            Some(place) => *place = None,
-            None => self.others = self.others.saturating_sub(1),
-        }
-    }
-}
-
-/// The calling thread.
+/// The calling thread, by the address of its task, which is never looked into.
 fn this_thread() -> usize {
     // SAFETY: Always callable; the pointer is used as a number.
     unsafe { bindings::sluice_current() as usize }
@@ -89,10 +49,7 @@ impl Fence {
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                bars <- new_spinlock!(Bars {
-                    bars: [None; PLACES],
-                    others: 0,
-                }),
+                bars <- new_spinlock!(Bars::new()),
             }),
             GFP_KERNEL,
         )
@@ -102,11 +59,8 @@ impl Fence {
     /// that nobody pins there once the pins are gone. Lasts until the thread returns to user space;
     /// for one that never will (it is ending), until [`Self::clear`].
     pub(crate) fn raise(self: &Arc<Self>, iova: u64, len_bytes: u64) {
-        let first = self.bars.lock().put(Bar {
-            first: iova >> PAGE_SHIFT,
-            end: iova.saturating_add(len_bytes).div_ceil(PAGE_SIZE),
-            task: this_thread(),
-        });
+        let bar = Bar::new(iova, len_bytes, this_thread());
+        let first = self.bars.lock().put(bar);
         if !first {
             return;
         }
@@ -125,16 +79,12 @@ impl Fence {
     /// the new one has barred everything, that: its own unmap is through all the same, because
     /// a device is closed only after its memory was unmapped.
     pub(crate) fn clear(&self) {
-        let mut bars = self.bars.lock();
-        bars.bars = [None; PLACES];
-        bars.others = 0;
+        self.bars.lock().clear();
     }
 
     /// Whether `page` may not be pinned now.
     pub(super) fn bars(&self, page: GuestPage) -> bool {
-        let bars = self.bars.lock();
-        let within = |bar: &Bar| (bar.first..bar.end).contains(&page.pfn());
-        bars.others != 0 || bars.bars.iter().flatten().any(within)
+        self.bars.lock().has(page)
     }
 }
 

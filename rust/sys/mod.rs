@@ -17,6 +17,7 @@ pub(crate) mod sysfs;
 pub(crate) mod thread;
 pub(crate) mod time;
 pub(crate) mod vfio;
+pub(crate) mod word;
 
 /// What bindgen made of `bindings.h`, laid over the kernel's own bindings.
 #[allow(

@@ -4,11 +4,6 @@
 
 mod polling;
 
-use core::ops::{
-    Deref,
-    DerefMut, //
-};
-
 use kernel::{
     current,
     device::Device,
@@ -41,6 +36,11 @@ use sluice_core::{
         GuestAddr,
         PoolId,
         PAGE_SIZE, //
+    },
+    handover::{
+        Door,
+        Held,
+        Pending, //
     },
     map::Strategy,
     net::MacAddr,
@@ -115,6 +115,7 @@ use crate::{
             Position,
             RegionInfo, //
         },
+        word::Word, //
     }, //
 };
 
@@ -156,15 +157,15 @@ pub(crate) struct SliceDev {
     waited_for: Atomic<bool>,
     /// An administrator has waited for the lock in vain, and it has not been let go since.
     held_long: Atomic<bool>,
-    /// There is something for the helper to do.
-    help_wanted: Atomic<bool>,
+    /// What there is for the helper to do.
+    help_wanted: Pending<Word>,
     #[pin]
     log: Ratelimit,
     #[pin]
     state: Mutex<State>,
 }
 
-struct State {
+pub(crate) struct State {
     slice: Slice<KernelPlatform>,
     /// The pool; `None` once the slice is removed.
     claim: Option<PoolClaim>,
@@ -175,40 +176,49 @@ struct State {
     helper: Option<Thread<SliceDev>>,
 }
 
-/// The slice's lock, held.
-struct Held<'a> {
-    state: MutexGuard<'a, State>,
-    // Dropped after the field above, which frees the lock.
-    _tell: Tell<'a>,
-}
+impl Door for SliceDev {
+    type Guard<'a> = MutexGuard<'a, State>;
+    type Write = posted::Write;
 
-impl Deref for Held<'_> {
-    type Target = State;
-
-    fn deref(&self) -> &State {
-        &self.state
+    fn wait(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
-}
 
-impl DerefMut for Held<'_> {
-    fn deref_mut(&mut self) -> &mut State {
-        &mut self.state
+    fn attempt(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.try_lock()
     }
-}
 
-/// Has the worker try again if it came in vain, and carry out what was posted meanwhile.
-struct Tell<'a>(&'a SliceDev);
+    fn note_in_vain(&self, in_vain: bool) -> bool {
+        // Said after the lock was let go.
+        if !in_vain && self.held_long.load(Relaxed) {
+            self.held_long.store(false, Relaxed);
+        }
+        self.waited_for.xchg(in_vain, Full)
+    }
 
-impl Drop for Tell<'_> {
-    fn drop(&mut self) {
-        if self.0.held_long.load(Relaxed) {
-            self.0.held_long.store(false, Relaxed);
+    fn push(&self, write: posted::Write) -> bool {
+        self.posted.push(write)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.posted.is_empty()
+    }
+
+    fn carry_out(&self, state: &mut MutexGuard<'_, State>) {
+        let mut written = false;
+        for (offset, value) in (0..posted::CAPACITY).map_while(|_| self.posted.pop()) {
+            state
+                .slice
+                .mmio_write(offset, Width::Dword, value, now_ns());
+            written = true;
         }
-        // Fully ordered after the unlock, as the worker's store is before its second try: one of
-        // the two sees the other.
-        if self.0.waited_for.xchg(false, Full) || !self.0.posted.is_empty() {
-            self.0.nic.kick(self.0.pool);
+        if written && state.slice.take_kick() {
+            self.kick();
         }
+    }
+
+    fn kick(&self) {
+        self.nic.kick(self.pool);
     }
 }
 
@@ -234,7 +244,7 @@ impl SliceDev {
                 posted <- Posted::new(),
                 waited_for: Atomic::new(false),
                 held_long: Atomic::new(false),
-                help_wanted: Atomic::new(false),
+                help_wanted: Pending::new(Word::new()),
                 log <- Ratelimit::new(),
                 state <- new_mutex!(State {
                     slice: Slice::new(mac),
@@ -248,69 +258,29 @@ impl SliceDev {
         )
     }
 
-    /// Takes the slice's lock. Not for the worker.
-    fn lock(&self) -> Held<'_> {
-        self.held(self.state.lock())
-    }
-
-    /// What holds for every holder of the lock: posted writes come first, and others are told.
-    fn held<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Held<'a> {
-        let mut written = false;
-        // All that was there when the lock was had; what comes later is for the next holder.
-        for (offset, value) in (0..posted::CAPACITY).map_while(|_| self.posted.pop()) {
-            state
-                .slice
-                .mmio_write(offset, Width::Dword, value, now_ns());
-            written = true;
-        }
-        if written && state.slice.take_kick() {
-            self.nic.kick(self.pool);
-        }
-        Held {
-            state,
-            _tell: Tell(self),
-        }
-    }
-
-    /// Takes the slice's lock if it is free. If not, whoever has it wakes the worker afterwards.
-    fn try_lock(&self) -> Option<Held<'_>> {
-        let state = self.state.try_lock().or_else(|| {
-            self.waited_for.xchg(true, Full);
-            self.state.try_lock()
-        })?;
-        Some(self.held(state))
-    }
-
     /// Posts a register write; `false` if it has to be made under the lock. Does not wait.
-    fn post(&self, region: Region, offset: u32, bytes: &[u8]) -> bool {
+    fn post_bytes(&self, region: Region, offset: u32, bytes: &[u8]) -> bool {
         let Ok(value) = <[u8; 4]>::try_from(bytes) else {
             return false;
         };
         if region != Region::Registers || !regs::is_postable(offset) {
             return false;
         }
-        if !self.posted.push((offset, u32::from_le_bytes(value))) {
-            return false;
-        }
-        if let Some(state) = self.state.try_lock() {
-            let held = self.held(state);
-            drop(held);
-        }
-        true
+        Door::post(self, (offset, u32::from_le_bytes(value)))
     }
 
     /// Gives the pool back, at once, though the worker may still hold a reference to the slice.
     pub(super) fn retire(&self) {
-        let claim = self.lock().claim.take();
+        let claim = self.enter().claim.take();
         drop(claim);
     }
 
     /// Takes the slice's lock for an administrator, who must not wait for a VMM that never answers:
     /// `EBUSY` if somebody has it for long, `EINTR` on a signal.
-    fn lock_briefly(&self) -> Result<Held<'_>> {
+    fn lock_briefly(&self) -> Result<Held<'_, Self>> {
         for _ in 0..LOCK_TRIES {
-            if let Some(state) = self.state.try_lock() {
-                return Ok(self.held(state));
+            if let Some(state) = self.enter_if_free() {
+                return Ok(state);
             }
             // Whoever came before has waited, and the same holder is still there.
             if self.held_long.load(Relaxed) {
@@ -342,7 +312,7 @@ impl SliceDev {
             return Err(EINVAL);
         }
         let mut state = self.lock_briefly()?;
-        let State { slice, claim, .. } = &mut *state;
+        let State { slice, claim, .. } = &mut **state;
         let claim = claim.as_ref().ok_or(ENODEV)?;
         if slice.state() != slice::State::Closed {
             return Err(EBUSY);
@@ -358,7 +328,7 @@ impl SliceDev {
     /// filters left for them.
     pub(crate) fn set_macs(&self, macs: MacPolicy) -> Result {
         let mut state = self.lock_briefly()?;
-        let State { slice, claim, .. } = &mut *state;
+        let State { slice, claim, .. } = &mut **state;
         let claim = claim.as_ref().ok_or(ENODEV)?;
         if slice.state() != slice::State::Closed {
             return Err(EBUSY);
@@ -416,13 +386,13 @@ impl SliceDev {
 
     /// Does `change` to the slice, wakes the worker if that is wanted, and reports what broke.
     fn change<R>(&self, change: impl FnOnce(&mut Slice<KernelPlatform>) -> R) -> R {
-        self.change_held(self.lock(), change)
+        self.change_held(self.enter(), change)
     }
 
     /// As [`Self::change`], for those who have the lock.
     fn change_held<R>(
         &self,
-        mut state: Held<'_>,
+        mut state: Held<'_, Self>,
         change: impl FnOnce(&mut Slice<KernelPlatform>) -> R,
     ) -> R {
         let result = change(&mut state.slice);
@@ -431,7 +401,7 @@ impl SliceDev {
         drop(state);
         // Now that the worker can have the lock.
         if kick {
-            self.nic.kick(self.pool);
+            self.kick();
         }
         self.report(report);
         result
@@ -521,7 +491,7 @@ impl Operations for SliceDev {
 
     fn open(this: ArcBorrow<'_, Self>, container: Container) -> Result {
         let helper = Thread::run(c"sluice-pin", Arc::<Self>::from(this))?;
-        let mut state = this.lock();
+        let mut state = this.enter();
         this.pins.fence.clear();
         this.begin(&mut state, container)?;
         state.leaked_before = state.slice.map_stats().leaked;
@@ -532,9 +502,9 @@ impl Operations for SliceDev {
 
     fn close(&self) {
         // The helper may be waiting for the lock: its end is awaited without.
-        let helper = self.lock().helper.take();
+        let helper = self.enter().helper.take();
         drop(helper);
-        let mut state = self.lock();
+        let mut state = self.enter();
         // Everything is unpinned when this returns: VFIO is about to drop the container.
         self.shut(&mut state);
         let report = state.slice.take_report();
@@ -555,7 +525,7 @@ impl Operations for SliceDev {
         let region = Region::new(at.index).ok_or(EINVAL)?;
         for_each_chunk(region, at.offset, from.len(), |offset, chunk| {
             from.read_slice(chunk)?;
-            if self.post(region, offset, chunk) {
+            if self.post_bytes(region, offset, chunk) {
                 return Ok(());
             }
             let now_ns = now_ns();
@@ -598,7 +568,7 @@ impl Operations for SliceDev {
     fn dma_unmap(&self, iova: u64, len_bytes: u64) {
         // First, so that nothing is pinned again once it has been unpinned.
         self.pins.fence.raise(iova, len_bytes);
-        let mut state = self.lock();
+        let mut state = self.enter();
         state
             .slice
             .dma_unmap(GuestAddr::new(iova), len_bytes, now_ns());

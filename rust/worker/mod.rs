@@ -14,11 +14,6 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::{
-            Atomic,
-            Full,
-            Relaxed, //
-        },
         Arc,
         Mutex,
         SetOnce, //
@@ -29,8 +24,14 @@ pub(crate) use sluice_core::slice::Polled;
 
 use sluice_core::{
     addr::PoolId,
+    handover::{
+        Events,
+        Pending, //
+    },
     turns::PoolMask, //
 };
+
+use crate::sys::word::Word;
 
 /// Something the worker polls: a slice. Both methods run in the worker's thread and may sleep.
 pub(crate) trait Pollable: Send + Sync {
@@ -52,40 +53,10 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn link_event(&self) -> bool;
 }
 
-/// What has happened since the worker last looked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Events(u64);
-
-impl Events {
-    const LINK: Self = Self(1 << 16);
-
-    const fn kicked(pool: PoolId) -> Self {
-        Self(1 << pool.index())
-    }
-
-    const fn interrupted(pools: PoolMask) -> Self {
-        Self((pools as u64) << 8)
-    }
-
-    /// Pools with an event of either kind.
-    const fn pools(self) -> PoolMask {
-        (self.0 | self.0 >> 8) as PoolMask
-    }
-
-    /// Pools whose interrupt has fired, and is therefore masked.
-    const fn fired(self) -> PoolMask {
-        (self.0 >> 8) as PoolMask
-    }
-
-    const fn has_link(self) -> bool {
-        self.0 & Self::LINK.0 != 0
-    }
-}
-
 /// The side of a worker that others see: who is polled, and what has happened.
 #[pin_data]
 pub(crate) struct Mailbox {
-    pending: Atomic<u64>,
+    pending: Pending<Word>,
     thread: SetOnce<ARef<Task>>,
     #[pin]
     slots: Mutex<[Option<Arc<dyn Pollable>>; PoolId::MAX]>,
@@ -96,7 +67,7 @@ impl Mailbox {
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                pending: Atomic::new(0),
+                pending: Pending::new(Word::new()),
                 thread: SetOnce::new(),
                 slots <- new_mutex!([const { None }; PoolId::MAX]),
             }),
@@ -149,27 +120,19 @@ impl Mailbox {
     }
 
     fn post(&self, events: Events) {
-        let mut seen = self.pending.load(Relaxed);
-        // Bounded in practice: it repeats only when another CPU has just added an event.
-        while seen & events.0 != events.0 {
-            match self.pending.cmpxchg(seen, seen | events.0, Full) {
-                Ok(_) => {
-                    if let Some(thread) = self.thread.as_ref() {
-                        thread.wake_up();
-                    }
-                    return;
-                }
-                Err(now) => seen = now,
-            }
+        if !self.pending.post(events.bits()) {
+            return;
         }
-        // All of it was already pending: whoever posted it wakes the thread, which has not looked.
+        if let Some(thread) = self.thread.as_ref() {
+            thread.wake_up();
+        }
     }
 
     fn take(&self) -> Events {
-        Events(self.pending.xchg(0, Full))
+        Events::new(self.pending.take())
     }
 
     fn is_pending(&self) -> bool {
-        self.pending.load(Relaxed) != 0
+        self.pending.is_any()
     }
 }

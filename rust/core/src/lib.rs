@@ -13,6 +13,7 @@ mod bounce;
 pub mod check;
 pub mod desc;
 pub mod frame;
+pub mod handover;
 pub mod map;
 pub mod net;
 pub mod path;

@@ -3,12 +3,11 @@
 //! Moving a slice's packets: in the worker's thread as long as nothing has to be waited for, else
 //! in the helper's.
 
-use kernel::sync::atomic::{
-    Full,
-    Relaxed,
-    Release, //
+use kernel::sync::atomic::Relaxed;
+use sluice_core::{
+    handover::Door as _,
+    turns::BUDGET, //
 };
-use sluice_core::turns::BUDGET;
 
 use super::SliceDev;
 use crate::{
@@ -26,9 +25,12 @@ use crate::{
     }, //
 };
 
+/// The one event that the helper knows: it is to poll.
+const HELP: u64 = 1;
+
 impl Pollable for SliceDev {
     fn poll(&self, now_ns: u64, budget: u16) -> Polled {
-        let Some(mut state) = self.try_lock() else {
+        let Some(mut state) = self.try_enter() else {
             return Polled::default();
         };
         if self.link_pending.xchg(false, Relaxed) {
@@ -41,9 +43,10 @@ impl Pollable for SliceDev {
             .hastily(|| state.slice.poll_hastily(now_ns, budget));
         let report = state.slice.take_report();
         if self.pins.take_wanted() | polled.stop_wanted {
-            self.help_wanted.store(true, Release);
-            if let Some(helper) = &state.helper {
-                helper.task().wake_up();
+            if self.help_wanted.post(HELP) {
+                if let Some(helper) = &state.helper {
+                    helper.task().wake_up();
+                }
             }
         }
         drop(state);
@@ -53,7 +56,7 @@ impl Pollable for SliceDev {
 
     fn link_changed(&self, _now_ns: u64) {
         self.link_pending.store(true, Relaxed);
-        self.nic.kick(self.pool);
+        self.kick();
     }
 }
 
@@ -61,10 +64,10 @@ impl Pollable for SliceDev {
 impl Body for SliceDev {
     fn run(&self) {
         while !should_stop() {
-            if self.help_wanted.xchg(false, Full) {
+            if self.help_wanted.take() != 0 {
                 self.help();
             } else {
-                park(None, || self.help_wanted.load(Relaxed));
+                park(None, || self.help_wanted.is_any());
             }
         }
     }
@@ -74,14 +77,14 @@ impl SliceDev {
     /// Pins what the worker found wanting, by polling in its place, unpins what it put off, and
     /// stops queues that broke a rule: all that waits for a VMM or for the NIC.
     fn help(&self) {
-        let mut state = self.lock();
+        let mut state = self.enter();
         self.pins.settle();
         let polled = state.slice.poll(now_ns(), BUDGET);
         let report = state.slice.take_report();
         drop(state);
         self.report(report);
         if polled.more || polled.deadline_ns.is_some() {
-            self.nic.kick(self.pool);
+            self.kick();
         }
     }
 }
