@@ -104,7 +104,7 @@ pub trait Pinner {
 pub enum HwError {
     /// A queue did not report the state asked for within its bound.
     Timeout,
-    /// The device does not answer (reads are all ones).
+    /// The device does not answer, or is no longer this slice's.
     Gone,
 }
 
@@ -135,7 +135,8 @@ pub trait HwQueue {
     fn start(&mut self, layout: RxLayout) -> Result<(), HwError>;
     /// Disables the queue and waits until the NIC touches neither ring nor buffers; a transmit queue
     /// is first given the time to send what it holds. What was done is written back. Bounded. On
-    /// an error nothing may be assumed to be at rest.
+    /// an error nothing may be assumed to be at rest. A device that is known to reach no memory any
+    /// more has stopped: that is no error.
     fn stop(&mut self) -> Result<(), HwError>;
 }
 

@@ -9,6 +9,7 @@
 mod open;
 mod policy;
 mod strategy;
+mod withdraw;
 
 pub use open::{
     Hardware,
@@ -467,8 +468,12 @@ impl<P: Platform> Slice<P> {
     }
 
     fn record(&mut self, stopped: Stopped) {
-        self.stopped = Some(stopped);
-        self.unreported = Some(stopped);
+        for place in [&mut self.stopped, &mut self.unreported] {
+            // What the NIC failed to do is not hidden by what came of it.
+            if place.is_none_or(|before| before.reason.gravity() <= stopped.reason.gravity()) {
+                *place = Some(stopped);
+            }
+        }
     }
 
     fn stop_queues(&mut self, reason: Option<StopReason>, now_ns: u64) {

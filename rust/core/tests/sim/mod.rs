@@ -198,8 +198,9 @@ impl Bounce for SimBounce {
 }
 
 /// Filters as they were last set.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SimPort {
+    world: Shared,
     /// As it was before the last reset.
     pub before: Option<Box<SimPort>>,
     pub link: Option<u16>,
@@ -224,7 +225,7 @@ impl SimPort {
 
 impl Port for SimPort {
     fn link(&self) -> Option<u16> {
-        self.link
+        self.link.filter(|_| !self.world.borrow().gone)
     }
     fn set_mac(&mut self, mac: MacAddr) -> bool {
         if !self.refuse {
@@ -411,6 +412,7 @@ impl SimBuilder {
                 dir: Dir::Rx,
             },
             port: SimPort {
+                world: world.clone(),
                 before: None,
                 link: Some(1000),
                 mac,

@@ -54,10 +54,10 @@ pub struct Queue {
     gather: Vec<u8>,
     first: Option<u64>,
     backlog: VecDeque<Chunk>,
-    /// `stop` times out.
-    pub stuck: bool,
+    /// `stop` fails, and the queue goes on.
+    pub stuck: Option<HwError>,
     /// `start` fails.
-    pub dead: bool,
+    pub dead: Option<HwError>,
     pub doorbells: u64,
 }
 
@@ -77,8 +77,8 @@ impl Queue {
             gather: Vec::new(),
             first: None,
             backlog: VecDeque::new(),
-            stuck: false,
-            dead: false,
+            stuck: None,
+            dead: None,
             doorbells: 0,
         }
     }
@@ -180,8 +180,11 @@ impl World {
 
     pub(super) fn start(&mut self, dir: Dir, layout: RxLayout) -> Result<(), HwError> {
         let len = self.queue(dir).len();
-        if self.queue(dir).dead {
-            return Err(HwError::Timeout);
+        if self.gone {
+            return Err(HwError::Gone);
+        }
+        if let Some(error) = self.queue(dir).dead {
+            return Err(error);
         }
         let old = self.queue(dir);
         let (stuck, doorbells) = (old.stuck, old.doorbells);
@@ -197,7 +200,11 @@ impl World {
     }
 
     pub(super) fn stop(&mut self, dir: Dir) -> Result<(), HwError> {
-        if self.queue(dir).stuck {
+        if self.gone {
+            self.queue_mut(dir).enabled = false;
+            return Ok(());
+        }
+        if let Some(error) = self.queue(dir).stuck {
             // Whatever it holds it may use for ever.
             let queue = self.queue(dir);
             let RxLayout {
@@ -209,7 +216,7 @@ impl World {
                 .map(|words| (dir, words, packet_bytes.into(), header_bytes.into()))
                 .collect();
             self.zombies.extend(held);
-            return Err(HwError::Timeout);
+            return Err(error);
         }
         if dir == Dir::Tx {
             // What was fetched is done when the queue reports that it is off.
@@ -342,7 +349,17 @@ impl World {
 
     /// Makes `stop` time out.
     pub fn set_stuck(&mut self, dir: Dir, stuck: bool) {
-        self.queue_mut(dir).stuck = stuck;
+        self.set_stop_error(dir, stuck.then_some(HwError::Timeout));
+    }
+
+    /// Makes `stop` fail.
+    pub fn set_stop_error(&mut self, dir: Dir, error: Option<HwError>) {
+        self.queue_mut(dir).stuck = error;
+    }
+
+    /// Makes `start` fail.
+    pub fn set_start_error(&mut self, dir: Dir, error: Option<HwError>) {
+        self.queue_mut(dir).dead = error;
     }
 
     /// A packet arrives, to be put into as many buffers as it takes.

@@ -74,6 +74,8 @@ pub struct World {
     pinned: u64,
     /// Of these, for the NIC.
     nic_pinned: u64,
+    /// The NIC has left the bus.
+    pub gone: bool,
     /// There is no memory for more bounce buffers.
     pub no_memory: bool,
     /// A transmit queue sends what it holds before it stops; else the link is down.
@@ -111,6 +113,7 @@ impl World {
             memlock_pages: builder.memlock_pages,
             pinned: 0,
             nic_pinned: 0,
+            gone: false,
             no_memory: false,
             drains: false,
             missed: 0,
