@@ -12,10 +12,11 @@ mod worker;
 
 use kernel::{
     driver,
-    pci,
     prelude::*,
     InPlaceModule, //
 };
+
+use sys::pci_driver::Adapter;
 
 module! {
     type: Sluice,
@@ -31,7 +32,7 @@ type Driver = nic::Driver<vfio::NicSlices>;
 #[pin_data]
 struct Sluice {
     #[pin]
-    _driver: driver::Registration<pci::Adapter<Driver>>,
+    _driver: driver::Registration<Adapter<Driver>>,
 }
 
 impl InPlaceModule for Sluice {

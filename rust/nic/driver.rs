@@ -19,6 +19,7 @@ use kernel::{
 
 use super::{
     igb::Port,
+    watch::Watch,
     Nic, //
 };
 use crate::{
@@ -27,7 +28,8 @@ use crate::{
         pci::{
             Enabled,
             Vectors, //
-        }, //
+        },
+        pci_driver, //
     },
     worker::Worker, //
 };
@@ -59,7 +61,9 @@ impl Drop for Released {
 struct Running<F> {
     /// First nobody may use a slice any more.
     _frontend: F,
-    /// Then nothing is polled,
+    /// Then nobody looks whether it is still there,
+    _watch: Watch,
+    /// nothing is polled,
     _worker: Worker<Nic>,
     /// and nothing interrupts.
     _lines: KVec<Line<Nic>>,
@@ -68,7 +72,7 @@ struct Running<F> {
     /// It can touch memory no more, and is as its next driver expects it.
     _enabled: Enabled,
     /// The shadow rings go last: a reset may have failed, but nothing masters the bus any more.
-    _nic: Arc<Nic>,
+    nic: Arc<Nic>,
 }
 
 /// A NIC at work, until it is given back.
@@ -105,6 +109,8 @@ impl<F: Frontend> Driver<F> {
             dev_err!(pdev, "the PHY does not answer\n");
             EIO
         })?;
+        let name = CString::try_from_fmt(fmt!("sluice-watch/{}", pdev.as_ref().name()))?;
+        let watch = Watch::start(&name, nic.clone())?;
         let frontend = F::start(pdev, nic.clone())?;
         dev_info!(
             pdev,
@@ -115,11 +121,12 @@ impl<F: Frontend> Driver<F> {
         );
         Ok(Running {
             _frontend: frontend,
+            _watch: watch,
             _worker: worker,
             _lines: lines,
             _released: released,
             _enabled: enabled,
-            _nic: nic,
+            nic,
         })
     }
 }
@@ -142,7 +149,44 @@ impl<F: Frontend> pci::Driver for Driver<F> {
 
     fn unbind<'bound>(pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
         let running = this.running.lock().take();
+        if let Some(running) = &running {
+            // If the card is gone, all slices learn of it now, whichever VMM is waited for first.
+            running.nic.look();
+        }
         drop(running);
         dev_info!(pdev, "given back\n");
+    }
+}
+
+impl<F: Frontend> Data<F> {
+    /// Does `work` to the NIC, unless it is being given back.
+    fn with_nic<R>(&self, work: impl FnOnce(&Nic) -> R) -> Option<R> {
+        let running = self.running.lock();
+        running.as_ref().map(|running| work(&running.nic))
+    }
+}
+
+impl<F: Frontend> pci_driver::Driver for Driver<F> {
+    fn bus_error(data: Pin<&Self::Data<'_>>) {
+        data.with_nic(|nic| {
+            pr_warn!("{}: the bus reports an error\n", nic.name());
+            nic.look();
+        });
+    }
+
+    fn lost(data: Pin<&Self::Data<'_>>, reason: &str) {
+        data.with_nic(|nic| nic.lose(reason));
+    }
+
+    fn prepare_sleep(data: Pin<&Self::Data<'_>>) -> Result {
+        data.with_nic(Nic::may_sleep).unwrap_or(Ok(()))
+    }
+
+    fn sleep(data: Pin<&Self::Data<'_>>) -> Result {
+        data.with_nic(Nic::sleep).unwrap_or(Ok(()))
+    }
+
+    fn wake(data: Pin<&Self::Data<'_>>) {
+        data.with_nic(Nic::wake);
     }
 }

@@ -13,6 +13,7 @@ mod driver;
 mod igb;
 mod pools;
 mod queue;
+mod watch;
 
 pub(crate) use self::{
     driver::{
@@ -37,6 +38,10 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
+        atomic::{
+            Atomic,
+            Full, //
+        },
         Arc,
         Mutex, //
     }, //
@@ -85,6 +90,8 @@ pub(crate) struct Nic {
     routing: Routing,
     rings: KVec<Rings>,
     mailbox: Arc<Mailbox>,
+    /// The slices know that the port is lost.
+    told: Atomic<bool>,
     #[pin]
     control: Mutex<Control>,
 }
@@ -133,6 +140,7 @@ impl Nic {
                 routing,
                 rings,
                 mailbox,
+                told: Atomic::new(false),
                 control <- new_mutex!(Control::new(*mac)),
             }),
             GFP_KERNEL,
@@ -169,6 +177,20 @@ impl Nic {
         let mut control = self.control.lock();
         self.port.add_stats(&mut control.stats);
         control.stats
+    }
+
+    /// Sees whether the port still answers. If not, the slices are told, once.
+    fn look(&self) {
+        self.port.look();
+        if self.port.is_lost() && !self.told.xchg(true, Full) {
+            self.mailbox.withdraw();
+        }
+    }
+
+    /// Gives the port up for `reason`, and tells the slices.
+    fn lose(&self, reason: &str) {
+        self.port.lose(reason);
+        self.look();
     }
 
     /// Polls `target` from now on whenever something happens to `pool`.
@@ -215,6 +237,9 @@ impl Source for Nic {
     }
 
     fn link_event(&self) -> bool {
+        if !self.port.is_present() {
+            return true;
+        }
         let changed = self.port.acknowledge_link();
         self.port.unmask(self.routing.link_vector());
         changed

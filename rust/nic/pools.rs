@@ -7,7 +7,8 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
-            Full, //
+            Full,
+            Relaxed, //
         },
         Arc, //
     }, //
@@ -136,6 +137,24 @@ impl Control {
         }
     }
 
+    /// Writes all of it to a port that has just been set up.
+    fn apply_all(&self, port: &Port, pools: impl Iterator<Item = PoolId>) {
+        for (index, &word) in self.filters.hash_table().iter().enumerate() {
+            port.set_hash_word(index, word);
+        }
+        for index in 0..VLAN_SLOTS {
+            if let Some(slot) = self.filters.vlan_slot(index) {
+                let word = usize::from(slot.vid >> 5);
+                port.set_vlan_slot(index, Some(slot));
+                port.set_vlan_word(word, self.filters.vlan_word(word));
+            }
+        }
+        for pool in pools {
+            self.apply_pool(port, pool);
+        }
+        self.apply_enabled(port);
+    }
+
     /// Changes the filters by `change` and writes what is different now to the shared tables.
     fn change<R>(&mut self, port: &Port, change: impl FnOnce(&mut Filters) -> R) -> R {
         let hashes = self.filters.hash_table();
@@ -193,12 +212,22 @@ pub(super) struct Lease {
     pub(super) pool: PoolId,
     /// Queues that have been handed out and not come back.
     queues_out: Atomic<u32>,
+    /// The pool is wanted back: its queues start no more.
+    revoked: Atomic<bool>,
 }
 
 impl Lease {
     /// One of the queues has come back.
     pub(super) fn return_queue(&self) {
         self.queues_out.fetch_sub(1, Full);
+    }
+
+    /// Whether queues may start.
+    pub(super) fn may_start(&self) -> Result<(), HwError> {
+        if self.revoked.load(Relaxed) {
+            return Err(HwError::Gone);
+        }
+        Ok(())
     }
 
     /// Lets the pool receive or not.
@@ -239,13 +268,14 @@ impl Drop for Lease {
         control.reset_pool(port, pool, &PoolRules::DEFAULT);
         control.change(port, |filters| filters.clear(pool));
         match rx.and(tx) {
-            // A device that is gone touches no memory.
-            Ok(()) | Err(HwError::Gone) => {
+            Ok(()) => {
                 if let Some(rings) = self.nic.rings.get(pool.index()) {
                     rings.tx.clear();
                     rings.rx.clear();
                 }
             }
+            // The port has said that it is lost.
+            Err(HwError::Gone) => control.stuck |= bit(pool),
             Err(HwError::Timeout) => {
                 control.stuck |= bit(pool);
                 pr_err!(
@@ -255,7 +285,7 @@ impl Drop for Lease {
                 );
             }
         }
-        if control.stuck != 0 && control.claimed == 0 {
+        if control.stuck != 0 && control.claimed == 0 && port.is_present() {
             self.nic.recover(&mut control);
         }
     }
@@ -269,6 +299,9 @@ impl Nic {
     ///
     /// `ENOSPC` when no pool is free.
     pub(crate) fn claim_pool(self: &Arc<Self>) -> Result<PoolClaim> {
+        if !self.port.is_present() {
+            return Err(ENODEV);
+        }
         let pool = {
             let mut control = self.control.lock();
             let taken = control.claimed | control.stuck;
@@ -286,6 +319,7 @@ impl Nic {
                 nic: self.clone(),
                 pool,
                 queues_out: Atomic::new(0),
+                revoked: Atomic::new(false),
             },
             GFP_KERNEL,
         )?;
@@ -294,24 +328,57 @@ impl Nic {
 
     /// Resets the port to get stuck pools back, now that nobody is hurt by it.
     fn recover(&self, control: &mut Control) {
-        let result = self
-            .port
-            .reset()
-            .and_then(|()| self.port.configure())
-            .and_then(|()| self.port.route_interrupts(self.routing))
-            .and_then(|()| self.port.start_link());
-        if let Err(err) = result {
+        if let Err(err) = self.set_up_again(control) {
             pr_err!("{}: the port does not recover: {err:?}\n", self.name());
             return;
         }
-        // The reset has masked what the worker takes for armed.
-        self.mailbox.interrupted(u8::MAX);
         for rings in &self.rings {
             rings.tx.clear();
             rings.rx.clear();
         }
         control.stuck = 0;
         pr_notice!("{}: the port was reset\n", self.name());
+    }
+
+    /// Resets the port and sets it up for the pools as they are. Nothing runs before or afterwards.
+    fn set_up_again(&self, control: &Control) -> Result<(), HwError> {
+        self.port.reset()?;
+        self.port.configure()?;
+        let pools = (0..self.pools()).filter_map(PoolId::new);
+        control.apply_all(&self.port, pools);
+        self.port.route_interrupts(self.routing)?;
+        // The reset has masked what the worker takes for armed.
+        self.mailbox.interrupted(u8::MAX);
+        self.port.start_link()
+    }
+
+    /// `EBUSY` while somebody uses a pool: what his VMM set up would be lost with the power.
+    pub(super) fn may_sleep(&self) -> Result {
+        if !self.mailbox.is_in_use() {
+            return Ok(());
+        }
+        pr_err!("{}: slices are in use: no sleep\n", self.name());
+        Err(EBUSY)
+    }
+
+    /// Puts the port to rest before the host sleeps. `EBUSY` while somebody uses a pool.
+    pub(super) fn sleep(&self) -> Result {
+        self.may_sleep()?;
+        let _control = self.control.lock();
+        match self.port.sleep() {
+            Err(HwError::Timeout) => Err(EIO),
+            // One that is gone is at rest.
+            Ok(()) | Err(HwError::Gone) => Ok(()),
+        }
+    }
+
+    /// Ends [`Self::sleep`]. A port that does not come back is lost.
+    pub(super) fn wake(&self) {
+        let control = self.control.lock();
+        self.port.wake();
+        if self.port.is_present() && self.set_up_again(&control).is_err() {
+            self.port.lose("the port does not wake up");
+        }
     }
 
     /// Pools that can be claimed.
@@ -336,8 +403,17 @@ impl PoolClaim {
         &self.0.nic
     }
 
-    /// The pool's queues, stopped. `EBUSY` while an earlier pair has not been dropped.
+    /// From now on the pool's queues do not start. Those that run are to be stopped by their owner.
+    pub(crate) fn revoke(&self) {
+        self.0.revoked.store(true, Relaxed);
+    }
+
+    /// The pool's queues, stopped. `EBUSY` while an earlier pair has not been dropped, `ENODEV` when
+    /// the NIC is lost.
     pub(crate) fn queues(&self) -> Result<(TxQueue, RxQueue)> {
+        if !self.0.nic.port.is_present() {
+            return Err(ENODEV);
+        }
         if self.0.queues_out.cmpxchg(0, 2, Full).is_err() {
             return Err(EBUSY);
         }
@@ -368,6 +444,7 @@ impl PoolPort {
 
 impl platform::Port for PoolPort {
     fn link(&self) -> Option<u16> {
+        self.0.may_start().ok()?;
         self.0.nic.link()
     }
 

@@ -66,6 +66,7 @@ impl HwQueue for TxQueue {
     }
 
     fn start(&mut self, _layout: RxLayout) -> Result<(), HwError> {
+        self.lease.may_start()?;
         self.lease.nic.port.stop_tx(self.lease.pool)?;
         self.ring.clear();
         self.lease.set_sending(true);
@@ -105,6 +106,7 @@ impl HwQueue for RxQueue {
     }
 
     fn start(&mut self, layout: RxLayout) -> Result<(), HwError> {
+        self.lease.may_start()?;
         self.lease.nic.port.stop_rx(self.lease.pool)?;
         self.ring.clear();
         self.lease

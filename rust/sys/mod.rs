@@ -11,6 +11,7 @@ pub(crate) mod irq;
 pub(crate) mod mdev;
 pub(crate) mod mmio;
 pub(crate) mod pci;
+pub(crate) mod pci_driver;
 pub(crate) mod pin;
 pub(crate) mod random;
 pub(crate) mod sysfs;

@@ -24,6 +24,44 @@ pub(super) fn raw<Ctx: DeviceContext>(pdev: &pci::Device<Ctx>) -> *mut bindings:
     core::ptr::from_ref(pdev).cast_mut().cast()
 }
 
+/// A device's configuration space, for those who must know whether the device is still there.
+pub(crate) struct Function(ARef<pci::Device>);
+
+impl Function {
+    /// Refers to `pdev` for as long as this lives.
+    pub(crate) fn new<Ctx: DeviceContext>(pdev: &pci::Device<Ctx>) -> Self
+    where
+        for<'a> &'a pci::Device<Ctx>: Into<ARef<pci::Device>>,
+    {
+        Self(pdev.into())
+    }
+
+    /// The device, for messages.
+    pub(crate) fn device(&self) -> &pci::Device {
+        &self.0
+    }
+
+    /// Whether the device answers. `false` as well when the slot has reported that it is empty.
+    pub(crate) fn is_there(&self) -> bool {
+        // SAFETY: The reference keeps the device valid; the function takes any.
+        unsafe { bindings::pci_device_is_present(raw(&self.0)) }
+    }
+
+    /// Keeps the device from memory; whether it is certain that it reaches none any more. Sleeps
+    /// until what it has begun is through.
+    pub(crate) fn cut_off(&self) -> bool {
+        if !self.is_there() {
+            return true;
+        }
+        // SAFETY: The reference keeps the device valid. Both functions only use its
+        // configuration space, which has locks of its own.
+        unsafe {
+            bindings::pci_clear_master(raw(&self.0));
+            bindings::pci_wait_for_pending_transaction(raw(&self.0)) != 0
+        }
+    }
+}
+
 /// A device that decodes memory accesses and may act as bus master, until this is dropped.
 ///
 /// Dropping it switches bus mastering off, so that the device can no longer touch memory

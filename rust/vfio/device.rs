@@ -116,7 +116,8 @@ use crate::{
             RegionInfo, //
         },
         word::Word, //
-    }, //
+    },
+    worker::Pollable as _, //
 };
 
 /// Receive buffers that can be bounced at a time, one host page each: 1 MiB for an open slice. More
@@ -132,6 +133,9 @@ const PINNED_BYTES_MAX: u64 = 64 << 30;
 /// How often, and how far apart, the lock is tried for an administrator: for a second or more.
 const LOCK_TRIES: u32 = 2000;
 const LOCK_STEP: Delta = Delta::from_micros(500);
+
+/// How often, every ten seconds, the VMM is asked for the slice before its hardware is taken from it.
+const LAST_REQUEST: u32 = 2;
 
 /// A slice: the model, the pool behind it, and the VMM's eventfds.
 ///
@@ -157,6 +161,8 @@ pub(crate) struct SliceDev {
     waited_for: Atomic<bool>,
     /// An administrator has waited for the lock in vain, and it has not been let go since.
     held_long: Atomic<bool>,
+    /// The helper is to take the hardware from the slice.
+    withdrawn: Atomic<bool>,
     /// What there is for the helper to do.
     help_wanted: Pending<Word>,
     #[pin]
@@ -244,6 +250,7 @@ impl SliceDev {
                 posted <- Posted::new(),
                 waited_for: Atomic::new(false),
                 held_long: Atomic::new(false),
+                withdrawn: Atomic::new(false),
                 help_wanted: Pending::new(Word::new()),
                 log <- Ratelimit::new(),
                 state <- new_mutex!(State {
@@ -553,15 +560,22 @@ impl Operations for SliceDev {
     }
 
     fn request(&self, count: u32) {
-        if self.irqs.request() {
-            if count % 10 == 0 {
-                dev_notice!(self.dev, "asked the VMM to let go of the slice\n");
-            }
-        } else if count == 0 {
+        let asked = self.irqs.request();
+        if count % 6 == 0 {
             dev_warn!(
                 self.dev,
-                "in use by a VMM that takes no requests: waiting until it ends\n"
+                "in use: {}, waiting until it lets go or ends\n",
+                if asked {
+                    "asked the VMM"
+                } else {
+                    "the VMM takes no requests"
+                }
             );
+        }
+        if count == LAST_REQUEST {
+            // Only the open file is left to wait for.
+            dev_warn!(self.dev, "taking the hardware away\n");
+            self.withdraw();
         }
     }
 

@@ -39,6 +39,9 @@ pub(crate) trait Pollable: Send + Sync {
     fn poll(&self, now_ns: u64, budget: u16) -> Polled;
     /// The port's link may have changed.
     fn link_changed(&self, now_ns: u64);
+    /// The hardware is being taken away, and with it the pool: it is to be given up soon. Does not
+    /// wait; callable from any thread.
+    fn withdraw(&self);
 }
 
 /// Where a pool's interrupts come from. Called from the worker's thread.
@@ -97,6 +100,21 @@ impl Mailbox {
         match slots.get_mut(pool.index()) {
             Some(slot) => core::mem::replace(slot, target),
             None => None,
+        }
+    }
+
+    /// Whether anybody is polled.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.slots.lock().iter().any(Option::is_some)
+    }
+
+    /// Tells everybody that the hardware is being taken away.
+    pub(crate) fn withdraw(&self) {
+        for index in 0..PoolId::MAX {
+            let target = self.slots.lock().get(index).cloned().flatten();
+            if let Some(target) = target {
+                target.withdraw();
+            }
         }
     }
 

@@ -143,10 +143,25 @@ impl Port {
         if self.present().is_err() {
             return;
         }
-        if self.reset() == Err(HwError::Timeout) {
-            pr_warn!("the port did not come out of its reset\n");
+        match self.reset() {
+            Ok(()) => {
+                self.bar.update(regs::CTRL_EXT, |r| r.with_drv_load(false));
+                self.mark_released();
+            }
+            Err(HwError::Timeout) => self.lose("the port did not come out of its reset"),
+            Err(HwError::Gone) => {}
         }
-        self.bar.update(regs::CTRL_EXT, |r| r.with_drv_load(false));
-        self.mark_released();
+    }
+
+    /// Puts the port to rest before the host sleeps.
+    pub(in crate::nic) fn sleep(&self) -> Result<(), HwError> {
+        self.reset()?;
+        self.mark_asleep();
+        Ok(())
+    }
+
+    /// Ends [`Self::sleep`]: the registers can be used, and the port needs to be reset and set up.
+    pub(in crate::nic) fn wake(&self) {
+        self.mark_awake();
     }
 }

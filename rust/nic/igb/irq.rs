@@ -134,12 +134,12 @@ impl Port {
         self.bar.write_reg(regs::EIMC::from(1 << (vector & 31)));
     }
 
-    /// Forgets a vector's cause.
+    /// Forgets a vector's cause. Not for interrupt context.
     pub(in crate::nic) fn clear_cause(&self, vector: u8) {
         self.bar.write_reg(regs::EICR::from(1 << (vector & 31)));
         // The write is posted: until it has arrived, it could take a cause that comes after the
         // caller has looked at the queues. Reading waits for it, and for earlier write-backs.
-        let _ = self.bar.read(regs::STATUS);
+        let _ = self.check(self.bar.read(regs::STATUS));
     }
 
     /// Takes note of link and other causes, so that the next one interrupts. Returns whether the

@@ -10,6 +10,7 @@ use kernel::{
     prelude::*,
     sync::atomic::{
         Atomic,
+        Full,
         Relaxed, //
     },
     time::Delta, //
@@ -23,17 +24,34 @@ use super::{
     },
     regs, //
 };
-use crate::sys::mmio::OwnedBar;
+use crate::sys::{
+    mmio::OwnedBar,
+    pci::Function, //
+};
 
 /// BAR 0 of the chip.
 pub(super) type Bar0 = OwnedBar<{ regs::REGION_BYTES }>;
+
+/// Whether the registers are ours to touch: [`Port::state`].
+mod state {
+    /// They are.
+    pub(super) const HERE: u32 = 0;
+    /// Not now: the host sleeps. The port was reset before.
+    pub(super) const ASLEEP: u32 = 1;
+    /// No more: the port was reset and given back.
+    pub(super) const RELEASED: u32 = 2;
+    /// They do not answer any more, and the device cannot reach memory.
+    pub(super) const LOST: u32 = 3;
+    /// They do not answer any more, and that is all that is known.
+    pub(super) const ADRIFT: u32 = 4;
+}
 
 /// One port of a supported chip.
 pub(in crate::nic) struct Port {
     pub(super) bar: Bar0,
     pub(super) hal: &'static dyn Hal,
-    /// Given back to the system: nobody may touch the registers any more.
-    released: Atomic<bool>,
+    function: Function,
+    state: Atomic<u32>,
 }
 
 impl Port {
@@ -51,7 +69,8 @@ impl Port {
         Ok(Self {
             bar: Bar0::new(pdev, 0, c"sluice")?,
             hal,
-            released: Atomic::new(false),
+            function: Function::new(pdev),
+            state: Atomic::new(state::HERE),
         })
     }
 
@@ -72,10 +91,10 @@ impl Port {
 
     /// Whether the registers are ours to touch.
     pub(super) fn present(&self) -> Result<(), HwError> {
-        if self.released.load(Relaxed) {
-            Err(HwError::Gone)
-        } else {
+        if self.state.load(Relaxed) == state::HERE {
             Ok(())
+        } else {
+            Err(HwError::Gone)
         }
     }
 
@@ -84,16 +103,76 @@ impl Port {
         self.present().is_ok()
     }
 
-    /// From now on every operation fails with [`HwError::Gone`].
+    /// After a reset on purpose: every operation fails with [`HwError::Gone`], and all is at rest.
     pub(super) fn mark_released(&self) {
-        self.released.store(true, Relaxed);
+        let _ = self.state.cmpxchg(state::HERE, state::RELEASED, Full);
+    }
+
+    /// After a reset before the host sleeps: as [`Self::mark_released`], until it wakes.
+    pub(super) fn mark_asleep(&self) {
+        let _ = self.state.cmpxchg(state::HERE, state::ASLEEP, Full);
+    }
+
+    /// The host is awake; the port needs another reset.
+    pub(super) fn mark_awake(&self) {
+        let _ = self.state.cmpxchg(state::ASLEEP, state::HERE, Full);
+    }
+
+    /// Whether the port was lost, and will not come back.
+    pub(in crate::nic) fn is_lost(&self) -> bool {
+        matches!(self.state.load(Relaxed), state::LOST | state::ADRIFT)
+    }
+
+    /// The port does not answer any more, or must not be trusted with memory any more, for `reason`:
+    /// cuts it off, and from now on every operation fails with [`HwError::Gone`]. Sleeps.
+    ///
+    /// A device that is alive after all stops here as well. It comes back by being taken anew.
+    pub(in crate::nic) fn lose(&self, reason: &str) {
+        if self
+            .state
+            .cmpxchg(state::HERE, state::ADRIFT, Full)
+            .is_err()
+        {
+            return;
+        }
+        let pdev = self.function.device();
+        dev_err!(pdev, "{reason}: the card is out of use\n");
+        if self.function.cut_off() {
+            self.state.store(state::LOST, Relaxed);
+        } else {
+            dev_err!(
+                pdev,
+                "it may still use memory, which is therefore given up\n"
+            );
+        }
+    }
+
+    /// Loses the port if its slot is empty or its function does not answer.
+    pub(in crate::nic) fn look(&self) {
+        if !self.is_present() {
+            return;
+        }
+        if !self.function.is_there() {
+            self.lose("the card has left the bus");
+        } else {
+            let _ = self.check(self.bar.read(regs::STATUS));
+        }
+    }
+
+    /// What stopping a queue comes to: nothing runs on a port that cannot reach memory.
+    pub(super) fn at_rest(&self, stopped: Result<(), HwError>) -> Result<(), HwError> {
+        if stopped == Err(HwError::Gone) && self.state.load(Relaxed) != state::ADRIFT {
+            return Ok(());
+        }
+        stopped
     }
 
     /// Passes on a register's value, unless it reads as it would from a device that has left the
-    /// bus.
+    /// bus: then the port is lost.
     pub(super) fn check<R: Copy + Into<u32>>(&self, value: R) -> Result<R, HwError> {
         // No register reads as all ones on its own for long; STATUS never does.
         if value.into() == u32::MAX && self.bar.read(regs::STATUS).into_raw() == u32::MAX {
+            self.lose("registers read as ones");
             return Err(HwError::Gone);
         }
         Ok(value)

@@ -77,6 +77,7 @@ impl Port {
         // An impossible layout is no state that the queue can ever report.
         let srrctl = srrctl(layout).ok_or(HwError::Timeout)?;
         self.stop_rx(pool)?;
+        self.present()?;
         let q = queue(pool);
         let (low, high) = halves(ring.bus());
         let bar = &self.bar;
@@ -102,6 +103,10 @@ impl Port {
 
     /// Disables the pool's receive queue; on success the NIC touches neither ring nor buffers.
     pub(in crate::nic) fn stop_rx(&self, pool: PoolId) -> Result<(), HwError> {
+        self.at_rest(self.disable_rx(pool))
+    }
+
+    fn disable_rx(&self, pool: PoolId) -> Result<(), HwError> {
         self.present()?;
         let q = queue(pool);
         if !self
@@ -120,6 +125,7 @@ impl Port {
     /// Points the pool's transmit queue at `ring`, empty, and enables it.
     pub(in crate::nic) fn start_tx(&self, pool: PoolId, ring: &DescRing) -> Result<(), HwError> {
         self.stop_tx(pool)?;
+        self.present()?;
         let q = queue(pool);
         let (low, high) = halves(ring.bus());
         let bar = &self.bar;
@@ -147,6 +153,10 @@ impl Port {
 
     /// Disables the pool's transmit queue; on success the NIC touches neither ring nor buffers.
     pub(in crate::nic) fn stop_tx(&self, pool: PoolId) -> Result<(), HwError> {
+        self.at_rest(self.disable_tx(pool))
+    }
+
+    fn disable_tx(&self, pool: PoolId) -> Result<(), HwError> {
         self.present()?;
         let q = queue(pool);
         if !self

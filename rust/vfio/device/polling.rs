@@ -3,13 +3,20 @@
 //! Moving a slice's packets: in the worker's thread as long as nothing has to be waited for, else
 //! in the helper's.
 
-use kernel::sync::atomic::Relaxed;
+use kernel::sync::atomic::{
+    Full,
+    Relaxed,
+    Release, //
+};
 use sluice_core::{
     handover::Door as _,
     turns::BUDGET, //
 };
 
-use super::SliceDev;
+use super::{
+    SliceDev,
+    State, //
+};
 use crate::{
     sys::{
         thread::{
@@ -42,7 +49,8 @@ impl Pollable for SliceDev {
             .pins
             .hastily(|| state.slice.poll_hastily(now_ns, budget));
         let report = state.slice.take_report();
-        if self.pins.take_wanted() | polled.stop_wanted {
+        let withdrawn = self.withdrawn.load(Relaxed);
+        if self.pins.take_wanted() | polled.stop_wanted | withdrawn {
             if self.help_wanted.post(HELP) {
                 if let Some(helper) = &state.helper {
                     helper.task().wake_up();
@@ -57,6 +65,12 @@ impl Pollable for SliceDev {
     fn link_changed(&self, _now_ns: u64) {
         self.link_pending.store(true, Relaxed);
         self.kick();
+    }
+
+    fn withdraw(&self) {
+        self.withdrawn.store(true, Release);
+        self.irqs.request();
+        self.nic.kick(self.pool);
     }
 }
 
@@ -74,11 +88,23 @@ impl Body for SliceDev {
 }
 
 impl SliceDev {
+    /// Takes the hardware from the slice, though the VMM still has it open.
+    fn take_hardware(&self, state: &mut State) {
+        if let Some(claim) = &state.claim {
+            claim.revoke();
+        }
+        state.slice.withdraw(now_ns());
+        self.pins.settle();
+    }
+
     /// Pins what the worker found wanting, by polling in its place, unpins what it put off, and
     /// stops queues that broke a rule: all that waits for a VMM or for the NIC.
     fn help(&self) {
         let mut state = self.enter();
         self.pins.settle();
+        if self.withdrawn.xchg(false, Full) {
+            self.take_hardware(&mut state);
+        }
         let polled = state.slice.poll(now_ns(), BUDGET);
         let report = state.slice.take_report();
         drop(state);
