@@ -1,0 +1,77 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# timeout: 120
+# vm: --hotplug
+# The bus fails under traffic; somebody resets the function; the host sleeps between two uses.
+
+# shellcheck source=tests/kselftest/ktap_helpers.sh
+. "$(dirname "$0")/ktap_helpers.sh"
+# shellcheck source=tests/kselftest/slices_lib.sh
+. "$(dirname "$0")/slices_lib.sh"
+# shellcheck source=tests/kselftest/hardware_lib.sh
+. "$(dirname "$0")/hardware_lib.sh"
+
+# Uncorrectable errors (PCI Express base specification, 7.8.4.2).
+COMPLETION_TIMEOUT=0x4000
+MALFORMED_TLP=0x40000
+
+# bus_error STATUS: has the kernel read that status from the card. The first is not fatal.
+bus_error() {
+	modprobe aer_inject && python3 - "$NIC" "$1" <<-'EOF'
+		import struct, sys
+		domain, bus, device = sys.argv[1].split(":")
+		device, function = device.split(".")
+		error = struct.pack("BBBxIIIIIII", int(bus, 16), int(device, 16), int(function),
+		                    int(sys.argv[2], 16), 0, 0, 0, 0, 0, int(domain, 16))
+		with open("/dev/aer_inject", "wb", buffering=0) as file:
+		    file.write(error)
+	EOF
+}
+
+# What makes a card whole that the bus has reset.
+find_again() {
+	echo 1 >"$NIC_DIR/remove" && echo 1 >/sys/bus/pci/rescan && wait_for 10 card_is_there
+}
+
+# Up to where drivers have put their devices to sleep, and back after some seconds.
+host_sleeps() {
+	echo devices >/sys/power/pm_test && echo freeze >/sys/power/state
+}
+
+plan 22
+check "module loads" load_module
+check "Sluice takes the card" take_card || skip_rest "no card"
+A=$(new_slice)
+check "a VMM uses a slice" start_client a "$A"
+
+mark_log
+check "a completion times out" bus_error "$COMPLETION_TIMEOUT"
+check "that is said" wait_for 10 said "the bus reports an error"
+check "packets are exchanged" exchanges a
+check "the card is used on" eval '! said "out of use"'
+
+mark_log
+check "the bus fails" bus_error "$MALFORMED_TLP"
+check "the card is out of use" wait_for 10 said "the bus has failed: the card is out of use"
+check "the slice stands still" wait_for 10 said "hardware_gone"
+check "the VMM that is asked lets go" wait_for 10 client_let_go a
+check "the card is removed and found again" find_again
+check "Sluice takes the card" take_card
+
+A=$(new_slice)
+check "a VMM uses a slice" start_client a "$A"
+mark_log
+check "somebody resets the function" eval 'echo 1 >"$NIC_DIR/reset"'
+check "the card is out of use" said "resets the function: the card is out of use"
+check "the VMM that is asked lets go" wait_for 10 client_let_go a
+check "the card is taken again" eval 'echo "$NIC" >"$NIC_DIR/driver/unbind" && take_card'
+
+A=$(new_slice)
+mark_log
+# Last: afterwards the emulator's monitor does not answer any more.
+check "the host sleeps while no slice is in use" host_sleeps
+check "the card woke up" eval '! said "does not wake up|out of use"'
+check "a VMM uses the slice that was there before" start_client a "$A" stubborn
+kill_client a
+check "module unloads" wait_for 20 rmmod sluice
+finish
