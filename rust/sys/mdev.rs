@@ -103,12 +103,16 @@ struct Inner<D: Driver> {
     _pin: PhantomPinned,
 }
 
+/// For how long a parent's end waits for those who still refer to its type, in milliseconds.
+const TYPE_TIMEOUT_MS: c_uint = 20_000;
+
 /// A physical device that offers instances. Dropping it removes them all, waiting for those that
 /// a VMM has open (each is asked to let go).
 ///
 /// # Invariants
 ///
 /// `inner` is a live box whose `driver` is registered, and whose `parent` is registered for `dev`.
+/// A reference to the type's kobject is ours.
 pub(crate) struct Parent<D: Driver> {
     inner: NonNull<Inner<D>>,
     dev: ARef<Device>,
@@ -187,7 +191,9 @@ impl<D: Driver> Parent<D> {
             unsafe { Self::free(this) };
             return Err(error);
         }
-        // INVARIANT: Both are registered.
+        // SAFETY: The registration made the kobject, which is live.
+        unsafe { bindings::kobject_get(&raw mut (*inner).ty.kobj) };
+        // INVARIANT: Both are registered, and the reference was taken just now.
         Ok(Self {
             inner: this,
             dev: dev.into(),
@@ -271,13 +277,13 @@ impl<D: Driver> Drop for Parent<D> {
     fn drop(&mut self) {
         let inner = self.inner.as_ptr();
         // SAFETY: By the type's invariant. The core removes all instances, each with `remove`,
-        // before it returns.
-        let references = unsafe {
+        // before it returns. The reference is ours, and nobody can get a new one.
+        let is_released = unsafe {
             bindings::mdev_unregister_parent(&raw mut (*inner).parent);
             bindings::mdev_unregister_driver(&raw mut (*inner).driver);
-            bindings::sluice_kobject_references(&raw const (*inner).ty.kobj)
+            bindings::sluice_kobject_put_last(&raw mut (*inner).ty.kobj, TYPE_TIMEOUT_MS)
         };
-        if references == 0 {
+        if is_released {
             // SAFETY: Nobody refers to the type any more, so nobody to the box.
             unsafe { Self::free(self.inner) };
         } else {
@@ -285,7 +291,7 @@ impl<D: Driver> Drop for Parent<D> {
             // the driver: give the memory up rather than let that read freed memory.
             dev_warn!(
                 self.dev,
-                "mdev type still has {references} references: its memory is kept\n"
+                "mdev type is still referred to: its memory is kept\n"
             );
             // SAFETY: Only callbacks use the data, and those have ended.
             unsafe { ManuallyDrop::drop(&mut (*inner).data) };

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Inline functions and macros of the kernel, as functions that Rust can call. */
 
+#include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/dma-mapping.h>
 #include <linux/hrtimer.h>
+#include <linux/jiffies.h>
 #include <linux/kobject.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
@@ -58,9 +61,48 @@ void sluice_cond_resched(void)
 	cond_resched();
 }
 
-unsigned int sluice_kobject_references(const struct kobject *kobj)
+struct sluice_release {
+	struct kobj_type type;
+	void (*release)(struct kobject *kobj);
+	struct completion done;
+};
+
+static void sluice_released(struct kobject *kobj)
 {
-	return kref_read(&kobj->kref);
+	struct sluice_release *this = container_of((struct kobj_type *)kobj->ktype,
+						   struct sluice_release, type);
+
+	this->release(kobj);
+	complete(&this->done);
+}
+
+/*
+ * Drops a reference to an object that nobody can find any more. True if it was
+ * the last and the object is released, so that its memory can be freed; false
+ * if others still have theirs after timeout_ms. The release is waited for:
+ * CONFIG_DEBUG_KOBJECT_RELEASE puts it off.
+ */
+bool sluice_kobject_put_last(struct kobject *kobj, unsigned int timeout_ms)
+{
+	unsigned long end = jiffies + msecs_to_jiffies(timeout_ms);
+	struct sluice_release this = {
+		.type = *kobj->ktype,
+		.release = kobj->ktype->release,
+		.done = COMPLETION_INITIALIZER_ONSTACK(this.done),
+	};
+
+	while (kref_read(&kobj->kref) > 1) {
+		if (time_after(jiffies, end)) {
+			kobject_put(kobj);
+			return false;
+		}
+		msleep(1);
+	}
+	this.type.release = sluice_released;
+	kobj->ktype = &this.type;
+	kobject_put(kobj);
+	wait_for_completion(&this.done);
+	return true;
 }
 
 /*

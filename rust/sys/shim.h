@@ -16,7 +16,7 @@ struct task_struct *sluice_thread_run(int (*main)(void *), void *data,
 void sluice_park(u64 deadline_ns, bool (*ready)(void *), void *data);
 void sluice_cond_resched(void);
 
-unsigned int sluice_kobject_references(const struct kobject *kobj);
+bool sluice_kobject_put_last(struct kobject *kobj, unsigned int timeout_ms);
 void *sluice_ram_address(const struct page *page);
 void sluice_page_get(const void *memory);
 void sluice_page_put(const void *memory);
