@@ -8,6 +8,7 @@
 #include <linux/jiffies.h>
 #include <linux/kobject.h>
 #include <linux/kthread.h>
+#include <linux/lockdep.h>
 #include <linux/mm.h>
 #include <linux/printk.h>
 #include <linux/sched.h>
@@ -103,6 +104,17 @@ bool sluice_kobject_put_last(struct kobject *kobj, unsigned int timeout_ms)
 	kobject_put(kobj);
 	wait_for_completion(&this.done);
 	return true;
+}
+
+/* Between them, lockdep does not learn from what the thread does. */
+void sluice_lockdep_off(void)
+{
+	lockdep_off();
+}
+
+void sluice_lockdep_on(void)
+{
+	lockdep_on();
 }
 
 /*

@@ -17,6 +17,8 @@ void sluice_park(u64 deadline_ns, bool (*ready)(void *), void *data);
 void sluice_cond_resched(void);
 
 bool sluice_kobject_put_last(struct kobject *kobj, unsigned int timeout_ms);
+void sluice_lockdep_off(void);
+void sluice_lockdep_on(void);
 void *sluice_ram_address(const struct page *page);
 void sluice_page_get(const void *memory);
 void sluice_page_put(const void *memory);
