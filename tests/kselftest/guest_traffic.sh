@@ -63,15 +63,9 @@ foreign_vlan_stays_out() {
 
 # peer_sends_to_guest INTERFACE COUNT: sets got to what arrived in the guest.
 peer_sends_to_guest() {
-	local out
-	out=$(mktemp)
-	in_guest a --timeout 60 "i=$GUEST_IF; traffic receive \$i -n $2 -i 2000" >"$out" &
-	local pid=$!
-	sleep 2
+	guest_listens "$2" 2000 || return
 	peer "$TRAFFIC" send "$1" "$(<"$(slice_dir "$A")/mac")" -n "$2" -r 500
-	wait "$pid"
-	got=$(sed -n 's/.*received=\([0-9]*\).*/\1/p' "$out")
-	rm -f "$out"
+	guest_heard
 }
 
 multicast_works() {
@@ -100,16 +94,27 @@ numbered_to_peer() {
 	[[ $(sed -n 's/.*received=\([0-9]*\).*/\1/p' "$out") == "$COUNT" ]]
 }
 
-numbered_to_guest() {
+# guest_listens COUNT IDLE_MS: when this returns, the guest counts numbered packets.
+guest_listens() {
+	g "rm -f /tmp/numbered; traffic receive \$i -n $1 -i $2 </dev/null >/tmp/numbered 2>&1 &
+		n=0; until grep -qs listening /tmp/numbered; do
+			n=\$((n + 1)); [ \$n -lt 300 ] || exit 8; sleep 0.2; done"
+}
+
+# guest_heard: sets got to how many there were, once the guest has stopped counting.
+guest_heard() {
 	local out
-	out=$(mktemp)
-	in_guest a --timeout 100 "i=$GUEST_IF; traffic receive \$i -n $COUNT -i 3000" >"$out" &
-	local pid=$!
-	sleep 2
+	out=$(g 'n=0; until grep -q received= /tmp/numbered; do
+			n=$((n + 1)); [ $n -lt 300 ] || exit 8; sleep 0.2; done; cat /tmp/numbered') || return
+	echo "$out"
+	got=$(sed -n 's/.*received=\([0-9]*\).*/\1/p' <<<"$out")
+}
+
+numbered_to_guest() {
+	local got
+	guest_listens "$COUNT" 3000 || return
 	peer "$TRAFFIC" send peer0 "$(<"$(slice_dir "$A")/mac")" -n "$COUNT" -s 200 -b 8 -r 1000
-	wait "$pid" || return
-	cat "$out"
-	[[ $(sed -n 's/.*received=\([0-9]*\).*/\1/p' "$out") == "$COUNT" ]]
+	guest_heard && [[ $got == "$COUNT" ]]
 }
 
 # Frames for somebody else on the wire do not reach the guest, whatever it asks for.
