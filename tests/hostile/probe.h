@@ -14,6 +14,7 @@ enum probe_kind {
 	PROBE_REQUEST = 1,	/* to be sent back as PROBE_REPLY */
 	PROBE_REPLY,
 	PROBE_FLOOD,		/* to be received and forgotten */
+	PROBE_WINDOW,		/* as PROBE_FLOOD, but the sender waits for PROBE_REPLY now and then */
 	PROBE_CANARY,		/* lies in a neighbour's memory; must never be on the wire */
 };
 

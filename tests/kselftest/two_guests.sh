@@ -38,15 +38,10 @@ tcp_at_once() {
 }
 
 numbered_between() {
-	local out
-	out=$(mktemp)
-	in_guest b --timeout 100 "i=$GUEST_IF; traffic receive \$i -n $COUNT -i 3000" >"$out" &
-	local pid=$!
-	sleep 2
-	in_guest a --timeout 100 "i=$GUEST_IF; traffic send \$i $(<"$(slice_dir "$B")/mac") -n $COUNT -s 300 -b 8 -r 1000"
-	wait "$pid" || return
-	cat "$out"
-	[[ $(sed -n 's/.*received=\([0-9]*\).*/\1/p' "$out") == "$COUNT" ]]
+	local got
+	guest_listens b "$COUNT" 3000 || return
+	in_guest a --timeout 100 "i=$GUEST_IF; traffic send \$i $(<"$(slice_dir "$B")/mac") -n $COUNT -s 300 -b 8 -w 128"
+	guest_heard b && [[ $got == "$COUNT" ]]
 }
 
 # What b is sent, nobody else sees.

@@ -19,6 +19,7 @@
 #include "traffic.h"
 
 #define BURST_MAX	64u
+#define ANSWER_EVERY	16u	/* packets; a sender's window is larger */
 #define SOCKET_BYTES	(32 << 20)
 
 static int open_interface(const char *ifname, uint8_t *mac)
@@ -51,13 +52,48 @@ static void pace(uint64_t start_ns, uint64_t n, uint32_t rate_pps)
 		usleep((due_ns - now) / 1000);
 }
 
+/*
+ * Waits until fewer than @window of the @sent packets lie between here and the
+ * receiver's program. An answer that does not come within two seconds ends the
+ * wait: the packets, or it, are lost, which the receiver's account will tell.
+ */
+static uint64_t wait_for_window(int fd, uint64_t sent, uint64_t answered, uint32_t window)
+{
+	uint64_t deadline = now_ns() + 2000000000ull;
+
+	while (sent - answered >= window) {
+		uint64_t now = now_ns();
+		struct pollfd pfd = { .fd = fd, .events = POLLIN };
+		struct probe p;
+		ssize_t len;
+
+		if (now >= deadline || poll(&pfd, 1, (deadline - now) / 1000000 + 1) <= 0)
+			return sent;
+		len = recv(fd, &p, sizeof(p), MSG_DONTWAIT);
+		if (len > 0 && probe_is(&p, len) && p.kind == PROBE_REPLY && p.seq > answered && p.seq <= sent)
+			answered = p.seq;
+	}
+	return answered;
+}
+
+/* Tells the sender how many packets have come. */
+static void answer(int fd, const struct probe *last, const uint8_t *self, uint64_t received)
+{
+	struct probe p;
+
+	probe_make(&p, last->src, self, PROBE_REPLY, received, PROBE_MIN_BYTES);
+	/* A lost answer is made good by the next. */
+	(void)!send(fd, &p, PROBE_MIN_BYTES, MSG_DONTWAIT);
+}
+
 int numbered_send(const struct options *o)
 {
 	static struct probe packets[BURST_MAX];
 	struct mmsghdr msgs[BURST_MAX] = { 0 };
 	struct iovec iovs[BURST_MAX];
 	uint32_t burst = o->burst < BURST_MAX ? o->burst : BURST_MAX;
-	uint64_t sent = 0, retries = 0, start;
+	enum probe_kind kind = o->window ? PROBE_WINDOW : PROBE_FLOOD;
+	uint64_t sent = 0, answered = 0, retries = 0, start;
 	uint8_t self[6], dst[6];
 	int fd;
 
@@ -83,9 +119,11 @@ int numbered_send(const struct options *o)
 		uint32_t done = 0;
 
 		for (uint32_t i = 0; i < n; i++)
-			probe_make(&packets[i], dst, self, PROBE_FLOOD, sent + i, o->size_bytes);
+			probe_make(&packets[i], dst, self, kind, sent + i, o->size_bytes);
 		if (o->rate_pps)
 			pace(start, sent, o->rate_pps);
+		if (o->window)
+			answered = wait_for_window(fd, sent, answered, o->window);
 		while (done < n) {
 			int ret = sendmmsg(fd, msgs + done, n - done, 0);
 
@@ -143,7 +181,7 @@ int numbered_receive(const struct options *o)
 	struct account a = { .seen = calloc(1, o->count / 8 + 1) };
 	struct tpacket_stats stats = { 0 };
 	socklen_t stats_len = sizeof(stats);
-	uint64_t first = 0, last = 0, drops = 0;
+	uint64_t first = 0, last = 0, drops = 0, answered = 0;
 	uint8_t self[6];
 	int fd = open_interface(o->ifname, self);
 
@@ -166,17 +204,25 @@ int numbered_receive(const struct options *o)
 
 		if (poll(&pfd, 1, a.received ? o->idle_ms : o->idle_ms + 20000) <= 0)
 			break;
+		const struct probe *asking = NULL;
+
 		n = recvmmsg(fd, msgs, BURST_MAX, MSG_DONTWAIT, NULL);
 		last = now_ns();
 		for (int i = 0; i < n; i++) {
 			const struct probe *p = &packets[i];
 
-			if (!probe_is(p, msgs[i].msg_len) || p->kind != PROBE_FLOOD ||
+			if (!probe_is(p, msgs[i].msg_len) || (p->kind != PROBE_FLOOD && p->kind != PROBE_WINDOW) ||
 			    !memcmp(p->src, self, sizeof(self)))
 				continue;
+			if (p->kind == PROBE_WINDOW)
+				asking = p;
 			if (!a.received)
 				first = last;
 			account(&a, p, msgs[i].msg_len, o->count);
+		}
+		if (asking && a.received - answered >= ANSWER_EVERY) {
+			answer(fd, asking, self, a.received);
+			answered = a.received;
 		}
 	}
 	if (!getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &stats_len))

@@ -2,7 +2,7 @@
 /*
  * Checked packets: sequence numbers, patterns, loss accounting, latency.
  *
- *	traffic send IF MAC [-n count] [-s bytes] [-b burst] [-r packets/s]
+ *	traffic send IF MAC [-n count] [-s bytes] [-b burst] [-r packets/s] [-w window]
  *	traffic receive IF [-n count] [-i idle ms]
  *	traffic udp-echo [-p port]
  *	traffic udp-rr IP [-p port] [-n count] [-s bytes]
@@ -30,7 +30,7 @@ uint64_t now_ns(void)
 static int usage(void)
 {
 	fprintf(stderr, "usage: traffic send IF MAC | receive IF | udp-echo | udp-rr IP\n"
-		"  -n count  -s bytes  -b burst  -r packets/s  -i idle_ms  -p port\n");
+		"  -n count  -s bytes  -b burst  -r packets/s  -w packets  -i idle_ms  -p port\n");
 	return 2;
 }
 
@@ -45,7 +45,7 @@ int main(int argc, char **argv)
 	/* The command and its operands come first. */
 	argc--;
 	argv++;
-	while ((option = getopt(argc, argv, "n:s:b:r:i:p:")) != -1) {
+	while ((option = getopt(argc, argv, "n:s:b:r:w:i:p:")) != -1) {
 		switch (option) {
 		case 'n':
 			o.count = strtoull(optarg, NULL, 0);
@@ -59,6 +59,9 @@ int main(int argc, char **argv)
 		case 'r':
 			o.rate_pps = strtoul(optarg, NULL, 0);
 			break;
+		case 'w':
+			o.window = strtoul(optarg, NULL, 0);
+			break;
 		case 'i':
 			o.idle_ms = strtoul(optarg, NULL, 0);
 			break;
@@ -71,6 +74,8 @@ int main(int argc, char **argv)
 	}
 	argc -= optind;
 	argv += optind;
+	if (o.window && o.window < 2 * o.burst)
+		return usage();
 	if (o.size_bytes < PROBE_MIN_BYTES || o.size_bytes > PROBE_MAX_BYTES || !o.burst || !o.count)
 		return usage();
 

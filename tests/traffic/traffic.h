@@ -11,6 +11,7 @@ struct options {
 	uint32_t size_bytes;
 	uint32_t burst;		/* packets per system call */
 	uint32_t rate_pps;	/* 0: as fast as possible */
+	uint32_t window;	/* packets that the receiver has not answered; 0: send blindly */
 	uint32_t idle_ms;	/* a receiver ends when nothing came for so long */
 	uint16_t port;
 };
