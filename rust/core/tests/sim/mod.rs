@@ -261,6 +261,7 @@ impl Port for SimPort {
         let refused = new.is_some_and(|mac| self.refuse || mac == Self::TAKEN) || next.len() > 8;
         if !refused {
             self.more_macs = next;
+            self.world.borrow_mut().granted.extend(new);
         }
         !refused
     }

@@ -8,6 +8,7 @@ use sluice_core::addr::{
     GuestPage,
     PAGE_SHIFT, //
 };
+use sluice_core::net::MacAddr;
 use sluice_core::platform::{
     Access,
     PinError, //
@@ -76,6 +77,8 @@ pub struct World {
     nic_pinned: u64,
     /// The NIC has left the bus.
     pub gone: bool,
+    /// Addresses that the guest was ever given beside its own.
+    pub granted: Vec<MacAddr>,
     /// There is no memory for more bounce buffers.
     pub no_memory: bool,
     /// A transmit queue sends what it holds before it stops; else the link is down.
@@ -114,6 +117,7 @@ impl World {
             pinned: 0,
             nic_pinned: 0,
             gone: false,
+            granted: Vec::new(),
             no_memory: false,
             drains: false,
             missed: 0,

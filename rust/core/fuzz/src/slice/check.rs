@@ -2,9 +2,15 @@
 
 //! What must hold.
 
+use sluice_core::net::MacAddr;
 use sluice_core::slice::{
     Hardware,
+    MacPolicy,
     State, //
+};
+use sluice_core::source::{
+    MacList,
+    SourceRules, //
 };
 use sluice_core::vf::regs::Reg;
 use sluice_core::vf::Width;
@@ -79,6 +85,7 @@ impl Bench {
     pub(super) fn check_wire(&self) {
         let policy = self.slice.policy();
         let wire = std::mem::take(&mut self.world.borrow_mut().wire);
+        let granted = self.world.borrow().granted.clone();
         for packet in wire {
             let tag = if packet.vlan.is_some() { 4 } else { 0 };
             let len = match (packet.tso_mss, packet.headers) {
@@ -89,7 +96,22 @@ impl Bench {
             };
             assert!(len >= 17 && len + 4 + tag <= MAX_FRAME);
             if policy.check_source {
-                let verdict = source::reference(&packet.bytes, packet.vlan, MAC, &policy.vlans);
+                let source = packet.bytes[6..12].try_into().expect("six bytes");
+                let source = MacAddr::new(source);
+                let rules = SourceRules {
+                    mac: match policy.macs {
+                        MacPolicy::Any if granted.contains(&source) => source,
+                        _ => MAC,
+                    },
+                    more_macs: match policy.macs {
+                        MacPolicy::Also(list) => list,
+                        _ => MacList::EMPTY,
+                    },
+                    vlans: policy.vlans,
+                    broadcast: policy.broadcast,
+                    link_local: policy.link_local,
+                };
+                let verdict = source::reference(&packet.bytes, packet.vlan, &rules);
                 assert_eq!(verdict, Ok(()), "{:x?}", &packet.bytes[..17]);
             }
             self.check_unmarked(&packet.bytes);

@@ -128,7 +128,7 @@ fn policy(op: Op) -> Policy {
     Policy {
         macs: macs[usize::from(op.b) % macs.len()],
         vlans: vlans[usize::from(op.a >> 1) % vlans.len()],
-        multicast_max: op.b % 31,
+        multicast_max: (op.b % 31) as u8,
         all_multicast: op.flag(1),
         broadcast: op.flag(2),
         link_local: op.flag(3),
