@@ -299,8 +299,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--only", choices=("virtio", "slice"))
+    parser.add_argument("--strategies", action="store_true", help="compare the mapping strategies, and nothing else")
     options = parser.parse_args()
 
+    if options.strategies:
+        from strategies import strategies
+        save(options, strategies(options))
+        return
     results = {}
     if options.only != "slice":
         print("virtio-net + vhost-net + bridge", file=sys.stderr)
@@ -310,7 +315,12 @@ def main():
         footprint = memory()
         results["slice"] = with_slice(options) | footprint
     show(results)
+    save(options, results)
+
+
+def save(options, results):
     Path("/out/bench.json").write_text(json.dumps({"options": vars(options), "results": results}, indent=1) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
