@@ -324,7 +324,8 @@ impl SliceDev {
         if slice.state() != slice::State::Closed {
             return Err(EBUSY);
         }
-        if !claim.port().set_mac(mac) {
+        let listed = matches!(slice.policy().macs, MacPolicy::Also(list) if list.contains(mac));
+        if listed || !claim.port().set_mac(mac) {
             return Err(EADDRNOTAVAIL);
         }
         slice.set_mac(mac).map_err(|slice::Busy| EBUSY)
@@ -341,6 +342,8 @@ impl SliceDev {
             return Err(EBUSY);
         }
         let list = match macs {
+            // It would not be there any more when the slice got another address.
+            MacPolicy::Also(list) if list.contains(slice.mac()) => return Err(EADDRNOTAVAIL),
             MacPolicy::Also(list) => list,
             MacPolicy::Own | MacPolicy::Any => MacList::EMPTY,
         };

@@ -476,6 +476,9 @@ TEST_F_TIMEOUT(slices, settings_stay_while_the_slice_is_open, TIMEOUT_S)
 		EXPECT_EQ(-EINVAL, set(uuid_a, bad[i][0], bad[i][1])) TH_LOG("%s: %s", bad[i][0], bad[i][1]);
 	}
 	EXPECT_EQ(-ERANGE, set(uuid_a, "multicast", "31"));
+	ASSERT_EQ(0, set(uuid_a, "macs", OTHER_MAC));
+	EXPECT_EQ(-EADDRNOTAVAIL, set(uuid_a, "mac", OTHER_MAC));
+	ASSERT_EQ(0, set(uuid_a, "macs", "none"));
 	for (unsigned int i = 0; i < ARRAY_SIZE(settings); i++)
 		EXPECT_TRUE(shows(uuid_a, settings[i].name, settings[i].at_first));
 

@@ -118,6 +118,27 @@ static uint8_t *fuse_start(struct fuse_server *server)
 	return va == MAP_FAILED ? NULL : va;
 }
 
+/* Whether a look at slice A's state comes to be refused, instead of waiting with the slice. */
+static bool look_is_refused(void)
+{
+	uint64_t end = now_ms() + VF_WAIT_MS;
+	char path[128], text[128];
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/mdev/devices/%s/state", uuid_a);
+	do {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		len = read(fd, text, sizeof(text));
+		if (len < 0 && errno == EBUSY) {
+			close(fd);
+			return true;
+		}
+		close(fd);
+	} while (now_ms() < end);
+	return false;
+}
+
 TEST_F_TIMEOUT(attacker, memory_of_a_slow_file_system, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;
@@ -133,7 +154,8 @@ TEST_F_TIMEOUT(attacker, memory_of_a_slow_file_system, TIMEOUT_S)
 	while (!server.asked && now_ms() < end)
 		usleep(1000);
 	EXPECT_TRUE(server.asked);
-	/* The slice waits for its page; the neighbour must not. */
+	/* The slice waits for its page; the neighbour must not, nor who looks at the slice. */
+	EXPECT_TRUE(look_is_refused());
 	EXPECT_TRUE(neighbour_advances(nb, 50));
 	server.deliver = true;
 	EXPECT_EQ(0, vfio_unmap(&vf->dev, EXTRA_IOVA, FUSE_BYTES));
