@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 120
 # vm: --hotplug
-# The bus fails under traffic; somebody resets the function; the host sleeps between two uses.
+# The bus fails under traffic; somebody resets the function.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh
 . "$(dirname "$0")/ktap_helpers.sh"
@@ -30,15 +30,10 @@ bus_error() {
 
 # What makes a card whole that the bus has reset.
 find_again() {
-	echo 1 >"$NIC_DIR/remove" && echo 1 >/sys/bus/pci/rescan && wait_for 10 card_is_there
+	echo 1 >"$NIC_DIR/remove" && echo 1 >/sys/bus/pci/rescan && wait_for 30 card_is_there
 }
 
-# Up to where drivers have put their devices to sleep, and back after some seconds.
-host_sleeps() {
-	echo devices >/sys/power/pm_test && echo freeze >/sys/power/state
-}
-
-plan 22
+plan 19
 check "module loads" load_module
 check "Sluice takes the card" take_card || skip_rest "no card"
 A=$(new_slice)
@@ -46,15 +41,15 @@ check "a VMM uses a slice" start_client a "$A"
 
 mark_log
 check "a completion times out" bus_error "$COMPLETION_TIMEOUT"
-check "that is said" wait_for 10 said "the bus reports an error"
+check "that is said" wait_for 30 said "the bus reports an error"
 check "packets are exchanged" exchanges a
 check "the card is used on" eval '! said "out of use"'
 
 mark_log
 check "the bus fails" bus_error "$MALFORMED_TLP"
-check "the card is out of use" wait_for 10 said "the bus has failed: the card is out of use"
-check "the slice stands still" wait_for 10 said "hardware_gone"
-check "the VMM that is asked lets go" wait_for 10 client_let_go a
+check "the card is out of use" wait_for 30 said "the bus has failed: the card is out of use"
+check "the slice stands still" wait_for 30 said "hardware_gone"
+check "the VMM that is asked lets go" wait_for 30 client_let_go a
 check "the card is removed and found again" find_again
 check "Sluice takes the card" take_card
 
@@ -63,15 +58,8 @@ check "a VMM uses a slice" start_client a "$A"
 mark_log
 check "somebody resets the function" eval 'echo 1 >"$NIC_DIR/reset"'
 check "the card is out of use" said "resets the function: the card is out of use"
-check "the VMM that is asked lets go" wait_for 10 client_let_go a
+check "the VMM that is asked lets go" wait_for 30 client_let_go a
 check "the card is taken again" eval 'echo "$NIC" >"$NIC_DIR/driver/unbind" && take_card'
 
-A=$(new_slice)
-mark_log
-# Last: afterwards the emulator's monitor does not answer any more.
-check "the host sleeps while no slice is in use" host_sleeps
-check "the card woke up" eval '! said "does not wake up|out of use"'
-check "a VMM uses the slice that was there before" start_client a "$A" stubborn
-kill_client a
 check "module unloads" wait_for 20 rmmod sluice
 finish

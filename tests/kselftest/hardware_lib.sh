@@ -16,7 +16,7 @@ start_client() {
 	rm -f "/run/client-$name"
 	/build/hostile/client "$1" "/run/client-$name" peer0 peer "${@:2}" >"/tmp/client-$name" 2>&1 &
 	client_pids[$name]=$!
-	wait_for 30 exchanges "$name" || { cat "/tmp/client-$name" && return 1; }
+	exchanges "$name" || { cat "/tmp/client-$name" && return 1; }
 }
 
 # client_says NAME WORD: the value behind the word in the client's line.
@@ -33,7 +33,7 @@ exchanges() {
 	local name before
 	for name; do
 		before=$(client_says "$name" rounds)
-		wait_for 10 rounds_beyond "$name" "${before:-0}" || return
+		wait_for 30 rounds_beyond "$name" "${before:-0}" || return
 	done
 }
 

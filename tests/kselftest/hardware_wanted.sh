@@ -46,13 +46,13 @@ check "packets are exchanged" exchanges a b
 check "rmmod is refused" eval '! rmmod sluice'
 mark_log
 unbind_begin
-check "the VMM that is asked lets go" wait_for 10 client_let_go a
+check "the VMM that is asked lets go" wait_for 30 client_let_go a
 check "unbinding waits for the other one" unbind_waits
-check "which is said" wait_for 10 said "the VMM takes no requests"
+check "which is said" wait_for 30 said "the VMM takes no requests"
 check "that one goes on" exchanges b
 check "until the hardware is taken from it" wait_for 60 said "taking the hardware away"
-check "nothing stays pinned" wait_for 10 has_nothing_pinned b
-check "it sees no link" wait_for 10 link_is b 0
+check "nothing stays pinned" wait_for 30 has_nothing_pinned b
+check "it sees no link" wait_for 30 link_is b 0
 check "unbinding still waits" unbind_waits
 check "it is killed" kill_client b
 check "the card is given back" wait_for 20 unbind_ended

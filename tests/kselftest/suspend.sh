@@ -1,0 +1,29 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# timeout: 120
+# vm: --hotplug
+# The host sleeps between two uses of a slice. The last test of its machine: what emulates that does not wake up whole.
+
+# shellcheck source=tests/kselftest/ktap_helpers.sh
+. "$(dirname "$0")/ktap_helpers.sh"
+# shellcheck source=tests/kselftest/slices_lib.sh
+. "$(dirname "$0")/slices_lib.sh"
+# shellcheck source=tests/kselftest/hardware_lib.sh
+. "$(dirname "$0")/hardware_lib.sh"
+
+# Up to where drivers have put their devices to sleep, and back after some seconds.
+host_sleeps() {
+	echo devices >/sys/power/pm_test && echo freeze >/sys/power/state
+}
+
+plan 6
+check "module loads" load_module
+check "Sluice takes the card" take_card || skip_rest "no card"
+A=$(new_slice)
+mark_log
+check "the host sleeps while no slice is in use" host_sleeps
+check "the card woke up" eval '! said "does not wake up|out of use"'
+check "a VMM uses the slice that was there before" start_client a "$A" stubborn
+kill_client a
+check "module unloads" wait_for 20 rmmod sluice
+finish
