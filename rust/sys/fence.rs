@@ -19,6 +19,10 @@ use kernel::{
     sync::{
         Arc,
         SpinLock, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     }, //
 };
 use sluice_core::{
@@ -30,6 +34,9 @@ use sluice_core::{
 };
 
 use super::bindings;
+
+/// How often, a millisecond apart, [`Fence::wait`] looks.
+const LOOKS: u32 = 1000;
 
 /// What nobody may pin just now.
 #[pin_data]
@@ -56,8 +63,8 @@ impl Fence {
     }
 
     /// The calling thread unmaps `len_bytes` from `iova` on: to be called first in `dma_unmap`, so
-    /// that nobody pins there once the pins are gone. Lasts until the thread returns to user space;
-    /// for one that never will (it is ending), until [`Self::clear`].
+    /// that nobody pins there once the pins are gone. Lasts until the thread returns to user space,
+    /// or ends.
     pub(crate) fn raise(self: &Arc<Self>, iova: u64, len_bytes: u64) {
         let bar = Bar::new(iova, len_bytes, this_thread());
         let first = self.bars.lock().put(bar);
@@ -68,18 +75,26 @@ impl Fence {
         // SAFETY: `lift` takes what `Arc::into_raw` gave, once.
         let armed = unsafe { bindings::sluice_on_return(Some(lift), data.cast_mut().cast()) };
         if to_result(armed).is_err() {
+            // Not a thread of a VMM. The bar stays: better a slice that nobody can open again than
+            // one that brings the host down.
             // SAFETY: `lift` will not be called, so the reference is still ours.
             drop(unsafe { Arc::from_raw(data) });
         }
     }
 
-    /// A new VMM has the slice: what was barred for the last one is not for it.
+    /// Waits until nothing is barred. `EBUSY` if that takes long: a VMM can hold its thread up.
     ///
-    /// A thread of the last one that is still on its way out lifts a bar that is gone, or, where
-    /// the new one has barred everything, that: its own unmap is through all the same, because
-    /// a device is closed only after its memory was unmapped.
-    pub(crate) fn clear(&self) {
-        self.bars.lock().clear();
+    /// Whoever opens the slice has to: to the last VMM's thread it makes no difference that the slice
+    /// was closed meanwhile, its unmap goes on; and the new VMM, which may share the last one's
+    /// container, could pin in its way again. Nor should it meet bars that are not its own.
+    pub(crate) fn wait(&self) -> Result {
+        for _ in 0..LOOKS {
+            if self.bars.lock().is_empty() {
+                return Ok(());
+            }
+            fsleep(Delta::from_millis(1));
+        }
+        Err(EBUSY)
     }
 
     /// Whether `page` may not be pinned now.

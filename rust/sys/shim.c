@@ -180,9 +180,8 @@ int sluice_on_return(void (*call)(void *), void *data)
 	/* A kernel thread never returns. */
 	if (current->flags & PF_KTHREAD)
 		return -ESRCH;
-	this = kmalloc(sizeof(*this), GFP_KERNEL);
-	if (!this)
-		return -ENOMEM;
+	/* A few bytes; the caller could not do without. */
+	this = kmalloc(sizeof(*this), GFP_KERNEL | __GFP_NOFAIL);
 	this->call = call;
 	this->data = data;
 	init_task_work(&this->work, sluice_returns);

@@ -500,9 +500,9 @@ impl Operations for SliceDev {
     const NAME: &'static CStr = c"sluice";
 
     fn open(this: ArcBorrow<'_, Self>, container: Container) -> Result {
+        this.pins.fence.wait()?;
         let helper = Thread::run(c"sluice-pin", Arc::<Self>::from(this))?;
         let mut state = this.enter();
-        this.pins.fence.clear();
         this.begin(&mut state, container)?;
         state.leaked_before = state.slice.map_stats().leaked;
         state.helper = Some(helper);

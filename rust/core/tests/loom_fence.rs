@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! [`Bars`]: once the VMM's thread has unmapped a range, nothing in it is pinned. The steps are those
-//! of `SliceDev::dma_unmap` (`rust/vfio/device.rs`), of `VfioPinner::pin` (`rust/sys/pin.rs`), and of
-//! VFIO's `vfio_dma_do_unmap`, which stops the host over a page that is still pinned.
+//! of `SliceDev::dma_unmap`, `open` and `close` (`rust/vfio/device.rs`), of `VfioPinner::pin`
+//! (`rust/sys/pin.rs`), and of VFIO's `vfio_dma_do_unmap`, which stops the host over a page that is
+//! still pinned after some calls; here, after one.
 
 mod threads;
 
@@ -32,6 +33,8 @@ enum Flaw {
     LiftsEarly,
     /// What the worker has put off stays pinned.
     DoesNotSettle,
+    /// Opening the slice removes all bars.
+    OpensAtOnce,
 }
 
 const PAGES: usize = 3;
@@ -46,6 +49,7 @@ struct Vfio {
 /// The slice's side, under the slice's lock.
 #[derive(Default)]
 struct State {
+    closed: bool,
     mapped: [bool; PAGES],
     put_off: [bool; PAGES],
 }
@@ -71,7 +75,7 @@ impl Slice {
             Flaw::AsksEarly => early,
             _ => self.bars(page),
         };
-        if barred || state.mapped[page] || state.put_off[page] {
+        if barred || state.closed || state.mapped[page] || state.put_off[page] {
             return;
         }
         let mut vfio = self.vfio.lock().unwrap();
@@ -85,6 +89,33 @@ impl Slice {
     fn put_off(&self, page: usize) {
         let mut state = self.state.lock().unwrap();
         state.put_off[page] |= std::mem::take(&mut state.mapped[page]);
+    }
+
+    /// The VMM closes the slice, and opens it anew, which fails while anything is barred.
+    fn reopen(&self) {
+        {
+            let mut state = self.state.lock().unwrap();
+            let closed = State {
+                closed: true,
+                ..State::default()
+            };
+            let State {
+                mapped, put_off, ..
+            } = std::mem::replace(&mut *state, closed);
+            for page in (0..PAGES).filter(|page| mapped[*page] || put_off[*page]) {
+                self.vfio.lock().unwrap().pinned[page] = false;
+            }
+        }
+        {
+            let mut bars = self.fence.lock().unwrap();
+            if self.flaw == Flaw::OpensAtOnce {
+                *bars = Bars::new();
+            }
+            if !bars.is_empty() {
+                return;
+            }
+        }
+        self.state.lock().unwrap().closed = false;
     }
 
     fn raise(&self, pages: &[usize], thread: usize) {
@@ -146,6 +177,7 @@ fn run(flaw: Flaw, preemptions: usize, threads: [fn(&Slice); 3]) {
         });
         running.into_iter().for_each(|t| t.join().unwrap());
         assert!((0..PAGES).all(|page| !slice.bars(page)), "a bar is left");
+        assert!(slice.fence.lock().unwrap().is_empty(), "nobody can open it");
         let vfio = slice.vfio.lock().unwrap();
         let both = |page: usize| vfio.pinned[page] && vfio.unmapped[page];
         assert!(!(0..PAGES).any(both), "pinned in spite of all");
@@ -160,6 +192,10 @@ const PINS_AND_PUTS_OFF: fn(&Slice) = |slice| {
     slice.pin(1);
     slice.put_off(1);
 };
+const REOPENS_AND_PINS: fn(&Slice) = |slice| {
+    slice.reopen();
+    slice.pin(1);
+};
 const UNMAPS: fn(&Slice) = |slice| slice.unmap(&[0, 1], 1);
 const UNMAPS_TOO: fn(&Slice) = |slice| slice.unmap(&[2], 2);
 const NOTHING: fn(&Slice) = |_| ();
@@ -169,6 +205,12 @@ fn nothing_is_pinned_after_an_unmap() {
     run(Flaw::None, 3, [PINS, UNMAPS, NOTHING]);
     run(Flaw::None, 2, [PINS, UNMAPS, UNMAPS_TOO]);
     run(Flaw::None, 2, [PINS, PINS_AND_PUTS_OFF, UNMAPS]);
+}
+
+#[test]
+fn closing_and_opening_lifts_no_bar() {
+    run(Flaw::None, 3, [REOPENS_AND_PINS, UNMAPS, NOTHING]);
+    run(Flaw::None, 2, [REOPENS_AND_PINS, UNMAPS, UNMAPS_TOO]);
 }
 
 #[test]
@@ -193,4 +235,10 @@ fn a_bar_that_goes_too_early_is_seen() {
 #[should_panic(expected = "pinned after the unmap")]
 fn a_page_that_was_put_off_for_ever_is_seen() {
     run(Flaw::DoesNotSettle, 3, [PINS_AND_PUTS_OFF, UNMAPS, NOTHING]);
+}
+
+#[test]
+#[should_panic(expected = "pinned after the unmap")]
+fn bars_removed_by_opening_are_seen() {
+    run(Flaw::OpensAtOnce, 3, [REOPENS_AND_PINS, UNMAPS, NOTHING]);
 }

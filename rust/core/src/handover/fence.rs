@@ -78,9 +78,10 @@ impl Bars {
         }
     }
 
-    /// Removes all.
-    pub fn clear(&mut self) {
-        *self = Self::new();
+    /// Whether nothing is barred, and no thread of the VMM that had the slice last can still be
+    /// unmapping: only then may the slice be opened again.
+    pub fn is_empty(&self) -> bool {
+        self.others == 0 && self.bars.iter().all(Option::is_none)
     }
 
     /// Whether `page` may not be pinned now.
