@@ -56,6 +56,7 @@ use sluice_core::{
         GuestPage,
         PAGE_SIZE, //
     },
+    memlock::Memlock,
     platform::{
         Access,
         PinError,
@@ -234,12 +235,14 @@ impl Pins {
         self.wanted.xchg(false, Relaxed)
     }
 
-    /// Unpins what was put off. May wait for the VMM.
-    pub(crate) fn settle(&self) {
+    /// Unpins what was put off; whether there was anything. May wait for the VMM.
+    pub(crate) fn settle(&self) -> bool {
         let pages = core::mem::replace(&mut *self.put_off.lock(), KVec::new());
+        let any = !pages.is_empty();
         for page in pages {
             self.unpin(page);
         }
+        any
     }
 
     /// Puts `page` off, or gives it back where there is no room.
@@ -281,8 +284,8 @@ pub(crate) struct VfioPinner {
     pins: Arc<Pins>,
     /// Pages pinned now.
     pinned: u32,
-    /// How many pages were pinned when VFIO last refused one more, and when that was.
-    limit: Option<(u32, u64)>,
+    /// The VMM's limit.
+    limit: Memlock,
     /// The log was told once that pages are out of reach.
     warned: bool,
 }
@@ -295,20 +298,34 @@ impl VfioPinner {
             container: Arc::new(container, GFP_KERNEL)?,
             pins,
             pinned: 0,
-            limit: None,
+            limit: Memlock::new(),
             warned: false,
         })
     }
 
-    /// For how long VFIO's word on the VMM's limit is believed. It writes a line into the kernel's
-    /// log each time it is asked, and a guest can have it asked for every packet.
-    const LIMIT_NS: u64 = 1_000_000_000;
-
-    /// Whether the VMM's limit is known to leave no room for one more page.
-    fn at_limit(&self) -> bool {
-        self.limit.is_some_and(|(pinned, since_ns)| {
-            self.pinned >= pinned && now_ns().saturating_sub(since_ns) < Self::LIMIT_NS
-        })
+    /// Has VFIO pin a page, for the caller to look at.
+    fn vfio_pin(&self, page: GuestPage, access: Access) -> Result<*mut bindings::page, PinError> {
+        let prot = if access.writes() {
+            bindings::IOMMU_READ | bindings::IOMMU_WRITE
+        } else {
+            bindings::IOMMU_READ
+        };
+        let mut pinned: *mut bindings::page = ptr::null_mut();
+        // SAFETY: The device is live and open, and there is room for one page's pointer.
+        let count = unsafe {
+            bindings::vfio_pin_pages(
+                self.container.as_ptr(),
+                page.start().raw(),
+                1,
+                prot as kernel::ffi::c_int,
+                &mut pinned,
+            )
+        };
+        if count == 1 {
+            return Ok(pinned);
+        }
+        let error = to_result(count).err();
+        Err(error.map_or(PinError::NotMapped, pin_error))
     }
 
     /// Maps a page for the NIC.
@@ -359,33 +376,18 @@ impl Pinner for VfioPinner {
             self.pins.wanted.store(true, Relaxed);
             return Err(PinError::Later);
         }
-        if self.at_limit() {
+        if self.limit.is_reached(self.pinned, now_ns()) {
             return Err(PinError::MemlockLimit);
         }
-        let prot = if access.writes() {
-            bindings::IOMMU_READ | bindings::IOMMU_WRITE
-        } else {
-            bindings::IOMMU_READ
-        };
-        let mut pinned: *mut bindings::page = ptr::null_mut();
-        // SAFETY: The device is live and open, and there is room for one page's pointer.
-        let count = unsafe {
-            bindings::vfio_pin_pages(
-                self.container.as_ptr(),
-                page.start().raw(),
-                1,
-                prot as kernel::ffi::c_int,
-                &mut pinned,
-            )
-        };
-        if count != 1 {
-            let error = to_result(count).err();
-            let error = error.map_or(PinError::NotMapped, pin_error);
-            if error == PinError::MemlockLimit {
-                self.limit = Some((self.pinned, now_ns()));
-            }
-            return Err(error);
+        let mut pinned = self.vfio_pin(page, access);
+        // What was put off still counts.
+        if pinned == Err(PinError::MemlockLimit) && self.pins.settle() {
+            pinned = self.vfio_pin(page, access);
         }
+        if pinned == Err(PinError::MemlockLimit) {
+            self.limit.refused(self.pinned, now_ns());
+        }
+        let pinned = pinned?;
 
         // SAFETY: VFIO pinned a page and gave its pointer. Null where the page is not ordinary
         // RAM (invariant 2).

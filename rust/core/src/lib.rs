@@ -15,6 +15,7 @@ pub mod desc;
 pub mod frame;
 pub mod handover;
 pub mod map;
+pub mod memlock;
 pub mod net;
 pub mod path;
 pub mod platform;

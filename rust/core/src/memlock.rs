@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The VMM's limit on locked memory, as far as it is known.
+//!
+//! The limit is VFIO's to keep. But each time that VFIO refuses a page for it, it writes a line into the
+//! kernel's log, and a guest can have it asked for every packet: so it is asked only where the
+//! answer may be another one than before, and never more than a few times in vain.
+
+/// For how long VFIO's word is believed.
+const WINDOW_NS: u64 = 1_000_000_000;
+
+/// Most refusals in that time: the limit is shared with all that the VMM locks, so that it may be
+/// reached with ever fewer pages.
+const REFUSALS_MAX: u32 = 8;
+
+/// What VFIO has said about the limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memlock {
+    last: Option<Refusals>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Refusals {
+    /// How many pages were pinned at the last one.
+    pinned: u32,
+    count: u32,
+    /// When the first of them came.
+    since_ns: u64,
+}
+
+impl Memlock {
+    /// Nothing is known.
+    pub const fn new() -> Self {
+        Self { last: None }
+    }
+
+    /// VFIO has refused one more page while `pinned` were pinned.
+    pub fn refused(&mut self, pinned: u32, now_ns: u64) {
+        let earlier = self.current(now_ns);
+        self.last = Some(Refusals {
+            pinned,
+            count: earlier.map_or(0, |refusals| refusals.count) + 1,
+            since_ns: earlier.map_or(now_ns, |refusals| refusals.since_ns),
+        });
+    }
+
+    /// Whether there is no use in asking for one more page while `pinned` are pinned.
+    pub fn is_reached(&self, pinned: u32, now_ns: u64) -> bool {
+        self.current(now_ns)
+            .is_some_and(|refusals| pinned >= refusals.pinned || refusals.count >= REFUSALS_MAX)
+    }
+
+    fn current(&self, now_ns: u64) -> Option<Refusals> {
+        let recent = |refusals: &Refusals| now_ns.saturating_sub(refusals.since_ns) < WINDOW_NS;
+        self.last.filter(recent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_refusal_is_believed_for_as_many_pages() {
+        let mut limit = Memlock::new();
+        assert!(!limit.is_reached(100, 0));
+        limit.refused(10, 5);
+        assert!(limit.is_reached(10, 6));
+        assert!(limit.is_reached(11, 6));
+        assert!(!limit.is_reached(9, 6));
+        assert!(limit.is_reached(10, 4 + SECOND_NS));
+        assert!(!limit.is_reached(10, 5 + SECOND_NS));
+    }
+
+    /// However pages come and go, VFIO is refused a few times a second.
+    #[test]
+    fn refusals_are_bounded() {
+        const SECONDS: u64 = 10;
+        let mut limit = Memlock::new();
+        let (mut now_ns, mut refusals) = (0, 0);
+        let mut pinned = 5000;
+        while now_ns < SECONDS * SECOND_NS {
+            now_ns += 10_000;
+            pinned = if pinned == 0 { 5000 } else { pinned - 1 };
+            if !limit.is_reached(pinned, now_ns) {
+                limit.refused(pinned, now_ns);
+                refusals += 1;
+            }
+        }
+        assert!(refusals > 0 && refusals <= u64::from(REFUSALS_MAX) * (SECONDS + 1));
+    }
+}
