@@ -139,6 +139,27 @@ fn memory_goes_away_under_live_buffers_and_rings() {
     }
 }
 
+/// A queue that has nothing where memory goes away goes on.
+#[test]
+fn memory_that_goes_away_stops_those_that_use_it() {
+    let receive = BUFFERS + 0x1000;
+    for (gone, stops, goes_on) in [(BUFFERS, TX, RX), (receive, RX, TX)] {
+        let mut b = Bench::new(11);
+        b.bring_up();
+        let mut tx = GuestTx::new(TX_RING, 64);
+        let mut rx = GuestRx::new(RX_RING, 64, 2048, 0);
+        rx.fill(&mut b.world.borrow_mut(), |_| (receive, 0));
+        b.write(RX + TAIL, rx.tail());
+        assert!(tx.send(&mut b.world.borrow_mut(), &sends(1500)));
+        b.write(TX + TAIL, tx.tail());
+        b.poll();
+        b.unmap(gone >> 12, 1);
+        assert_eq!(b.read(stops + DCTL) & ENABLE, 0);
+        assert_eq!(b.read(goes_on + DCTL) & ENABLE, ENABLE);
+        b.close();
+    }
+}
+
 #[test]
 fn unmapping_everything_takes_bounded_steps() {
     let mut b = Bench::new(9);

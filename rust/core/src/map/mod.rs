@@ -198,6 +198,9 @@ pub trait Mapper<P: Pinner> {
     /// are still pinned; the caller quiesces until it is 0.
     fn invalidate(&mut self, pinner: &mut P, range: PageRange) -> u32;
 
+    /// Whether a page of `range` is in use: for reception if `writes`, for transmission if not.
+    fn uses(&self, range: PageRange, writes: bool) -> bool;
+
     /// Unpins whatever is idle. After all queues have stopped, that is everything. Returns how
     /// many pages are still pinned.
     fn unpin_all(&mut self, pinner: &mut P) -> u32 {

@@ -306,6 +306,12 @@ impl<P: Pinner, A: Alloc> Mapper<P> for PinMap<P, A> {
         busy
     }
 
+    fn uses(&self, range: PageRange, writes: bool) -> bool {
+        (0..self.table.len())
+            .filter_map(|index| self.table.get(index))
+            .any(|e| e.users != 0 && e.access.writes() == writes && range.contains(e.key))
+    }
+
     fn stats(&self) -> MapStats {
         self.stats
     }

@@ -351,7 +351,8 @@ impl<P: Platform> Slice<P> {
                 self.stop_queue(queue, Some(StopReason::MemoryRemoved), now_ns);
             }
         }
-        // What is idle goes at once; what is in flight goes when its queue has stopped.
+        // What is idle goes at once; what is in flight goes when its queue has stopped. The other
+        // queue goes on.
         for queue in [Queue::Rx, Queue::Tx] {
             let Some(open) = &mut self.open else {
                 return;
@@ -359,7 +360,9 @@ impl<P: Platform> Slice<P> {
             if open.invalidate(range) == 0 {
                 break;
             }
-            self.stop_queue(queue, Some(StopReason::MemoryRemoved), now_ns);
+            if open.uses(queue, range) {
+                self.stop_queue(queue, Some(StopReason::MemoryRemoved), now_ns);
+            }
         }
         if let Some(open) = &mut self.open {
             open.invalidate(range);

@@ -215,6 +215,11 @@ impl<P: Platform> Open<P> {
         self.map.invalidate(&mut self.hardware.pinner, range)
     }
 
+    /// Whether the queue uses pages of the range for packets.
+    pub(super) fn uses(&self, queue: Queue, range: PageRange) -> bool {
+        self.map.uses(range, queue == Queue::Rx)
+    }
+
     pub(super) fn start_tx(
         &mut self,
         ring: TxRing,
