@@ -9,7 +9,8 @@
  *
  * The environment names the slices and the wire: HOSTILE_A and HOSTILE_B
  * (UUIDs), HOSTILE_PEER_IF and HOSTILE_PEER_NETNS; HOSTILE_PCI is the NIC
- * ("0000:00:03.0"). tests/kselftest/hostile.sh sets them. No test asserts how
+ * ("0000:00:03.0"), HOSTILE_C a third slice, for A's own VMM (not all tests need
+ * it). tests/kselftest/hostile.sh and memory_gone.sh set them. No test asserts how
  * long something takes; the waits are bounded and long.
  */
 
@@ -21,6 +22,7 @@
 
 #include "kselftest_harness.h"
 
+#include "memory_canary.h"
 #include "neighbour.h"
 #include "probe.h"
 #include "sysfs.h"
@@ -44,18 +46,15 @@ static uint64_t rng(void)
 	return rng_state;
 }
 
-FIXTURE(attacker) {
-	struct vf vf;
-};
-
-FIXTURE_SETUP(attacker)
+static void attack_begins(struct __test_metadata *_metadata, struct vf *vf)
 {
-	ASSERT_EQ(0, vf_open(&self->vf, uuid_a));
-	ASSERT_EQ(0, vf_restart(&self->vf));
+	ASSERT_EQ(0, vf_open(vf, uuid_a));
+	ASSERT_EQ(0, vf_restart(vf));
 	rng_state ^= (uintptr_t)_metadata->name[0] << 32;
 }
 
-FIXTURE_TEARDOWN(attacker)
+/* What every test looks at in the end. */
+static void attack_ends(struct __test_metadata *_metadata, struct vf *vf)
 {
 	uint8_t mac[6];
 
@@ -66,12 +65,41 @@ FIXTURE_TEARDOWN(attacker)
 	EXPECT_EQ(0u, nb->canary_bad);
 
 	/* Over the wire, and through the NIC's internal switch. */
-	EXPECT_EQ(0, vf_restart(&self->vf));
+	EXPECT_EQ(0, vf_restart(vf));
 	memcpy(mac, (void *)nb->peer_mac, sizeof(mac));
-	EXPECT_TRUE(vf_exchange(&self->vf, mac)) TH_LOG("no packets with the wire after a reset");
+	EXPECT_TRUE(vf_exchange(vf, mac)) TH_LOG("no packets with the wire after a reset");
 	memcpy(mac, (void *)nb->mac, sizeof(mac));
-	EXPECT_TRUE(vf_exchange(&self->vf, mac)) TH_LOG("no packets with the neighbour after a reset");
-	vf_close(&self->vf);
+	EXPECT_TRUE(vf_exchange(vf, mac)) TH_LOG("no packets with the neighbour after a reset");
+	vf_close(vf);
+}
+
+FIXTURE(attacker) {
+	struct vf vf;
+};
+
+FIXTURE_SETUP(attacker)
+{
+	attack_begins(_metadata, &self->vf);
+}
+
+FIXTURE_TEARDOWN(attacker)
+{
+	attack_ends(_metadata, &self->vf);
+}
+
+/* The tests of memory that is taken away are run on their own: cases/memory_gone.c. */
+FIXTURE(memory_gone) {
+	struct vf vf;
+};
+
+FIXTURE_SETUP(memory_gone)
+{
+	attack_begins(_metadata, &self->vf);
+}
+
+FIXTURE_TEARDOWN(memory_gone)
+{
+	attack_ends(_metadata, &self->vf);
 }
 
 /* A good frame at @iova, for the peer. */
@@ -124,6 +152,10 @@ static bool all_bytes(const void *va, uint8_t byte, size_t len_bytes)
 #include "cases/lifetime.c"
 #include "cases/vmm.c"
 #include "cases/fuse.c"
+#include "cases/memory_gone.c"
+#include "cases/memory_ends.c"
+#include "cases/memory_kinds.c"
+#include "cases/memory_fence.c"
 
 static void stop_neighbour(void)
 {

@@ -3,6 +3,7 @@
 
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -104,6 +105,75 @@ bool rejection_comes(const char *uuid, const char *names, uint64_t before)
 			return false;
 		nap();
 	}
+}
+
+void state_of(const char *uuid, char *text, size_t len)
+{
+	char path[128];
+	ssize_t got;
+	int fd;
+
+	text[0] = '\0';
+	snprintf(path, sizeof(path), "/sys/bus/mdev/devices/%s/state", uuid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	got = read(fd, text, len - 1);
+	close(fd);
+	text[got > 0 ? got : 0] = '\0';
+	text[strcspn(text, "\n")] = '\0';
+}
+
+bool state_comes(const char *uuid, const char *want)
+{
+	uint64_t end = now_ms() + VF_WAIT_MS;
+	char text[128];
+
+	for (;;) {
+		state_of(uuid, text, sizeof(text));
+		if (!strcmp(text, want))
+			return true;
+		if (now_ms() > end) {
+			printf("#   state is \"%s\", not \"%s\"\n", text, want);
+			return false;
+		}
+		nap();
+	}
+}
+
+int set_slice(const char *uuid, const char *name, const char *value)
+{
+	char path[128];
+	int ret = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/mdev/devices/%s/%s", uuid, name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, value, strlen(value)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+uint64_t stat_of(const char *uuid, const char *name)
+{
+	uint64_t total = 0;
+
+	return add_folder(uuid, "stats", name, &total) ? total : UINT64_MAX;
+}
+
+bool stat_comes(const char *uuid, const char *name, uint64_t want)
+{
+	uint64_t end = now_ms() + VF_WAIT_MS;
+
+	while (stat_of(uuid, name) != want) {
+		if (now_ms() > end)
+			return false;
+		nap();
+	}
+	return true;
 }
 
 void rejections_print(const char *uuid)

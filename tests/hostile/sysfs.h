@@ -4,6 +4,7 @@
 #define HOSTILE_SYSFS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /*
@@ -15,6 +16,17 @@ uint64_t rejections_of(const char *uuid, const char *names);
 uint64_t rejections_all(const char *uuid);
 /* Waits until one of the rules in @names has been counted since @before. */
 bool rejection_comes(const char *uuid, const char *names, uint64_t before);
+
+/* The slice's "state", in @text; empty if it cannot be read. */
+void state_of(const char *uuid, char *text, size_t len);
+/* Waits until the slice's "state" is @want. */
+bool state_comes(const char *uuid, const char *want);
+/* Writes a setting of the slice; 0 or a negative errno. */
+int set_slice(const char *uuid, const char *name, const char *value);
+/* One of the slice's "stats"; UINT64_MAX if there is none of this name. */
+uint64_t stat_of(const char *uuid, const char *name);
+/* Waits until it is @want. */
+bool stat_comes(const char *uuid, const char *name, uint64_t want);
 
 /* State and counters that are not zero, for a human. */
 void rejections_print(const char *uuid);

@@ -36,42 +36,55 @@ static int group_number(const char *uuid)
 	return name ? atoi(name + 1) : -EINVAL;
 }
 
-int vfio_open_group(struct vfio_dev *dev, const char *uuid)
+/* The slice's group, in the container @container. Leaves what it opened to the caller. */
+static int open_group_in(struct vfio_dev *dev, const char *uuid, int container)
 {
 	struct vfio_group_status status = { .argsz = sizeof(status) };
 	char path[64];
 	int ret;
 
 	memset(dev, 0, sizeof(*dev));
-	dev->container = -1;
+	dev->container = container;
 	dev->group = -1;
 	dev->device = -1;
 	snprintf(dev->uuid, sizeof(dev->uuid), "%s", uuid);
+	if (container < 0)
+		return -errno;
 
 	ret = group_number(uuid);
 	if (ret < 0)
 		return ret;
 	snprintf(path, sizeof(path), "/dev/vfio/%d", ret);
-
-	dev->container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
-	if (dev->container < 0)
-		return -errno;
 	dev->group = open(path, O_RDWR | O_CLOEXEC);
-	if (dev->group < 0) {
-		ret = -errno;
-		goto fail;
-	}
+	if (dev->group < 0)
+		return -errno;
 	ret = call(dev->group, VFIO_GROUP_GET_STATUS, &status);
 	if (!ret && !(status.flags & VFIO_GROUP_FLAGS_VIABLE))
 		ret = -EPERM;
 	if (!ret)
 		ret = call(dev->group, VFIO_GROUP_SET_CONTAINER, &dev->container);
+	return ret;
+}
+
+int vfio_open_group(struct vfio_dev *dev, const char *uuid)
+{
+	int ret = open_group_in(dev, uuid, open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC));
+
 	if (!ret)
 		ret = call(dev->container, VFIO_SET_IOMMU, (void *)VFIO_TYPE1v2_IOMMU);
+	if (ret)
+		vfio_close(dev);
+	return ret;
+}
+
+int vfio_join(struct vfio_dev *dev, const char *uuid, const struct vfio_dev *first)
+{
+	int ret = open_group_in(dev, uuid, dup(first->container));
+
 	if (!ret)
-		return 0;
-fail:
-	vfio_close(dev);
+		ret = vfio_open_device(dev);
+	if (ret)
+		vfio_close(dev);
 	return ret;
 }
 

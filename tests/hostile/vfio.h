@@ -31,6 +31,8 @@ int vfio_open(struct vfio_dev *dev, const char *uuid);
 /* The steps of vfio_open(), for tests that do something between them. */
 int vfio_open_group(struct vfio_dev *dev, const char *uuid);
 int vfio_open_device(struct vfio_dev *dev);
+/* Opens one more slice, whose memory is that of @first: one container for both. */
+int vfio_join(struct vfio_dev *dev, const char *uuid, const struct vfio_dev *first);
 void vfio_close(struct vfio_dev *dev);
 
 /* Guest memory. @flags: VFIO_DMA_MAP_FLAG_READ and _WRITE. */

@@ -19,4 +19,6 @@ export HOSTILE_A HOSTILE_B HOSTILE_PCI HOSTILE_PEER_IF=peer0 HOSTILE_PEER_NETNS=
 # Physical addresses in messages and /proc are for these tests only.
 sysctl -q kernel.kptr_restrict=0
 
+# What memory_gone.sh runs is not run twice.
+(($#)) || set -- -F memory_gone
 exec "/build/hostile/hostile" "$@"
