@@ -182,6 +182,19 @@ fn rings_may_not_overlap() {
     b.close();
 }
 
+/// A ring that is memory, but more than the VMM may lock, is told from one that is none.
+#[test]
+fn a_ring_beyond_the_limit_says_so() {
+    let mut b = Bench::new(5);
+    b.master(true);
+    b.world.borrow_mut().memlock_pages = 0;
+    b.enable_tx();
+    assert_eq!(b.read(TX + DCTL) & ENABLE, 0);
+    assert_eq!(b.slice.stats().rejected(Rejection::PinLimit), 1);
+    assert_eq!(b.slice.stats().rejected(Rejection::RingNotMemory), 0);
+    b.close();
+}
+
 #[test]
 fn without_bus_master_nothing_moves() {
     let mut b = Bench::new(7);

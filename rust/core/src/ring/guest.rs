@@ -18,6 +18,7 @@ use crate::desc::{
 };
 use crate::platform::{
     Access,
+    PinError,
     PinnedPage,
     Pinner, //
 };
@@ -54,9 +55,12 @@ impl<Page: PinnedPage> GuestRing<Page> {
             };
             match pinner.pin(page, Access::CpuWrite) {
                 Ok(pinned) => *slot = Some(pinned),
-                Err(_) => {
+                Err(error) => {
                     ring.close(pinner);
-                    return Err(Rejection::RingNotMemory);
+                    return Err(match error {
+                        PinError::MemlockLimit | PinError::NoMemory => error.into(),
+                        _ => Rejection::RingNotMemory,
+                    });
                 }
             }
             next = page.next();
