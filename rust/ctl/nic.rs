@@ -6,6 +6,7 @@ use kernel::{
     device::Device,
     fmt::Write as _,
     prelude::*,
+    static_lock_class,
     sync::Arc, //
 };
 
@@ -60,7 +61,13 @@ impl NicFiles {
     /// Makes the files under the PCI device.
     pub(crate) fn new(dev: &Device, nic: Arc<Nic>) -> Result<Self> {
         Ok(Self {
-            _main: Files::new(dev, Some(c"sluice"), &TABLE, nic.clone())?,
+            _main: Files::new(
+                dev,
+                Some(c"sluice"),
+                &TABLE,
+                nic.clone(),
+                static_lock_class!(),
+            )?,
             _stats: Files::counters(
                 dev,
                 c"sluice_stats",
@@ -70,6 +77,7 @@ impl NicFiles {
                     Ok(counter.map_or(0, |(_, count)| count(&nic.stats())))
                 },
                 nic,
+                static_lock_class!(),
             )?,
         })
     }

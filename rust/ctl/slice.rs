@@ -8,6 +8,7 @@ use kernel::{
     device::Device,
     fmt::Write as _,
     prelude::*,
+    static_lock_class,
     str::Formatter,
     sync::Arc, //
 };
@@ -227,7 +228,7 @@ impl SliceFiles {
     /// Makes the files under the mediated device.
     pub(crate) fn new(dev: &Device, slice: Arc<SliceDev>) -> Result<Self> {
         Ok(Self {
-            _settings: Files::new(dev, None, &SETTINGS, slice.clone())?,
+            _settings: Files::new(dev, None, &SETTINGS, slice.clone(), static_lock_class!())?,
             _stats: Files::counters(
                 dev,
                 c"stats",
@@ -241,6 +242,7 @@ impl SliceFiles {
                     Ok(COUNTERS.get(index).map_or(0, |(_, count)| count(&snapshot)))
                 },
                 slice.clone(),
+                static_lock_class!(),
             )?,
             _rejected: Files::counters(
                 dev,
@@ -251,6 +253,7 @@ impl SliceFiles {
                     slice.with(|s| s.stats().rejected(*rule))
                 },
                 slice.clone(),
+                static_lock_class!(),
             )?,
             _refused: Files::counters(
                 dev,
@@ -261,6 +264,7 @@ impl SliceFiles {
                     slice.with(|s| s.function_counters().refused(*reason))
                 },
                 slice,
+                static_lock_class!(),
             )?,
         })
     }

@@ -31,7 +31,8 @@ use kernel::{
     },
     sync::{
         aref::ARef,
-        Arc, //
+        Arc,
+        LockClassKey, //
     }, //
 };
 
@@ -113,17 +114,19 @@ impl<T: Send + Sync + 'static> Files<T> {
     /// device's own files where that is `None`.
     ///
     /// Fails with `EEXIST` where a name is taken and `ENOMEM`. Must not outlive the device's
-    /// presence in sysfs; callers drop it when their driver is unbound from `dev`.
+    /// presence in sysfs; callers drop it when their driver is unbound from `dev`. To lockdep,
+    /// the files are locks of class `key`: held by readers and writers, awaited by the drop.
     pub(crate) fn new(
         dev: &Device,
         group: Option<&'static CStr>,
         table: &'static [Attribute<T>],
         object: Arc<T>,
+        key: Pin<&'static LockClassKey>,
     ) -> Result<Self> {
         let values = table
             .iter()
             .map(|attribute| (attribute.name, Value::Attribute(attribute)));
-        Self::with(dev, group, values, object)
+        Self::with(dev, group, values, object, key)
     }
 
     /// Makes a folder `group` with one file for each of `names`, which shows the counter with the
@@ -134,11 +137,12 @@ impl<T: Send + Sync + 'static> Files<T> {
         names: impl Iterator<Item = &'static str>,
         count: Count<T>,
         object: Arc<T>,
+        key: Pin<&'static LockClassKey>,
     ) -> Result<Self> {
         let values = names
             .enumerate()
             .map(|(index, name)| (name, Value::Counter(count, index)));
-        Self::with(dev, Some(group), values, object)
+        Self::with(dev, Some(group), values, object, key)
     }
 
     fn with(
@@ -146,6 +150,7 @@ impl<T: Send + Sync + 'static> Files<T> {
         group_name: Option<&'static CStr>,
         values: impl Iterator<Item = (&'static str, Value<T>)>,
         object: Arc<T>,
+        _key: Pin<&'static LockClassKey>,
     ) -> Result<Self> {
         let mut entries = KVec::new();
         for (name, value) in values {
@@ -155,6 +160,10 @@ impl<T: Send + Sync + 'static> Files<T> {
             let mut raw: bindings::device_attribute = unsafe { core::mem::zeroed() };
             raw.attr.name = name.as_char_ptr();
             raw.attr.mode = if writable { 0o644 } else { 0o444 };
+            #[cfg(CONFIG_DEBUG_LOCK_ALLOC)]
+            {
+                raw.attr.key = _key.as_ptr();
+            }
             raw.__bindgen_anon_1.show = Some(Self::show);
             raw.__bindgen_anon_2.store = Some(Self::store);
             let entry = Entry {
