@@ -21,6 +21,7 @@ use sluice_core::{
         HwError, //
     },
     pool::{
+        Claims,
         FilterError,
         Filters,
         PoolRules,
@@ -50,10 +51,7 @@ const FRAME_MAX_BYTES: u16 = 9728;
 
 /// What the control lock guards.
 pub(super) struct Control {
-    /// Claimed pools, one bit each.
-    claimed: u8,
-    /// Pools whose queues did not stop: the NIC may still use their memory, so nobody gets them.
-    stuck: u8,
+    claims: Claims,
     /// Pools that may receive.
     receiving: u8,
     /// Pools that may send.
@@ -70,8 +68,7 @@ impl Control {
     /// No pool is claimed. `card` is the NIC's own address, which none of them gets.
     pub(super) fn new(card: MacAddr) -> Self {
         Self {
-            claimed: 0,
-            stuck: 0,
+            claims: Claims::new(),
             receiving: 0,
             sending: 0,
             filters: Filters::new(Some(card)),
@@ -94,7 +91,7 @@ impl Control {
             return;
         }
         let rules = self.rules_of(pool);
-        let claimed = self.claimed & bit(pool) != 0;
+        let claimed = self.claims.has(pool);
         let frame_max = self.frame_max.get(pool.index()).copied();
         let what = Acceptance {
             frame_max_bytes: frame_max.unwrap_or(FRAME_DEFAULT_BYTES),
@@ -264,10 +261,11 @@ impl Drop for Lease {
         self.set_sending(false);
 
         let mut control = self.nic.control.lock();
-        control.claimed &= !bit(pool);
+        let at_rest = rx.and(tx);
+        control.claims.release(pool, at_rest.is_ok());
         control.reset_pool(port, pool, &PoolRules::DEFAULT);
         control.change(port, |filters| filters.clear(pool));
-        match rx.and(tx) {
+        match at_rest {
             Ok(()) => {
                 if let Some(rings) = self.nic.rings.get(pool.index()) {
                     rings.tx.clear();
@@ -275,17 +273,14 @@ impl Drop for Lease {
                 }
             }
             // The port has said that it is lost.
-            Err(HwError::Gone) => control.stuck |= bit(pool),
-            Err(HwError::Timeout) => {
-                control.stuck |= bit(pool);
-                pr_err!(
-                    "{}: pool {} does not stop; it is out of use until the port is reset\n",
-                    self.nic.name(),
-                    pool.index()
-                );
-            }
+            Err(HwError::Gone) => {}
+            Err(HwError::Timeout) => pr_err!(
+                "{}: pool {} does not stop; it is out of use until the port is reset\n",
+                self.nic.name(),
+                pool.index()
+            ),
         }
-        if control.stuck != 0 && control.claimed == 0 && port.is_present() {
+        if control.claims.wants_recovery() && port.is_present() {
             self.nic.recover(&mut control);
         }
     }
@@ -304,12 +299,7 @@ impl Nic {
         }
         let pool = {
             let mut control = self.control.lock();
-            let taken = control.claimed | control.stuck;
-            let pool = (0..self.pools())
-                .filter_map(PoolId::new)
-                .find(|&pool| taken & bit(pool) == 0)
-                .ok_or(ENOSPC)?;
-            control.claimed |= bit(pool);
+            let pool = control.claims.claim(self.pools()).ok_or(ENOSPC)?;
             control.reset_pool(&self.port, pool, &PoolRules::DEFAULT);
             pool
         };
@@ -336,7 +326,7 @@ impl Nic {
             rings.tx.clear();
             rings.rx.clear();
         }
-        control.stuck = 0;
+        control.claims.recovered();
         pr_notice!("{}: the port was reset\n", self.name());
     }
 
@@ -383,12 +373,7 @@ impl Nic {
 
     /// Pools that can be claimed.
     pub(crate) fn free_pools(&self) -> u32 {
-        let control = self.control.lock();
-        let taken = control.claimed | control.stuck;
-        (0..self.pools())
-            .filter(|pool| taken >> pool & 1 == 0)
-            .map(|_| 1)
-            .sum()
+        self.control.lock().claims.free(self.pools())
     }
 }
 

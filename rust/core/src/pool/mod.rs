@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The receive filters of all pools of a NIC, as a table that the hardware follows.
+//! Who has which pool of a NIC, and the receive filters of all, as a table that the hardware
+//! follows.
 //!
 //! The NIC's tables are shared: 24 address registers, 32 VLAN entries, one multicast hash table.
 //! Who owns which entry is decided here, so that a pool that is given up leaves nothing behind
@@ -8,6 +9,7 @@
 //! (invariant 7).
 
 mod addresses;
+mod claims;
 mod shares;
 mod vlans;
 
@@ -22,6 +24,7 @@ pub use addresses::{
     ADDRESS_SLOTS,
     MORE_MACS_EACH, //
 };
+pub use claims::Claims;
 pub use vlans::{
     VlanSlot,
     VLANS_EACH,
