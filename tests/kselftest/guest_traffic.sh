@@ -9,6 +9,9 @@
 # shellcheck source=tests/kselftest/slices_lib.sh
 . "$(dirname "$0")/slices_lib.sh"
 
+# One guest at a time: see start_guests.
+export GUEST_CPUS=0-1
+
 IP=10.77.0.11
 COUNT=10000
 rates=()

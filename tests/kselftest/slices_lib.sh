@@ -104,7 +104,7 @@ rejected() {
 
 # start_guests NAME=UUID...: one after the other, all on the last CPU. Guests that run at
 # once on two CPUs under emulated SVM corrupt the outer machine's state and end it,
-# also without Sluice. A benchmark of one guest lets it run anywhere: GUEST_CPUS=0-1.
+# also without Sluice. A test with one guest lets it run anywhere: GUEST_CPUS=0-1.
 start_guests() {
 	local pair cpus=${GUEST_CPUS:-$(($(nproc) - 1))}
 	modprobe kvm_amd || return

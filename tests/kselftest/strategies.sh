@@ -8,6 +8,9 @@
 # shellcheck source=tests/kselftest/slices_lib.sh
 . "$(dirname "$0")/slices_lib.sh"
 
+# One guest at a time: see start_guests.
+export GUEST_CPUS=0-1
+
 STRATEGIES=(single-use shared persistent direct-map copy)
 rates=()
 
