@@ -33,12 +33,15 @@ type Driver = nic::Driver<vfio::NicSlices>;
 struct Sluice {
     #[pin]
     _driver: driver::Registration<Adapter<Driver>>,
+    // Dropped last.
+    _returns: sys::fence::Returns,
 }
 
 impl InPlaceModule for Sluice {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             _driver <- driver::Registration::new(c"sluice", module),
+            _returns: sys::fence::Returns,
         })
     }
 }

@@ -179,6 +179,11 @@ impl Nic {
         control.stats
     }
 
+    /// Whether the port was lost, and will not come back.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.port.is_lost()
+    }
+
     /// Sees whether the port still answers. If not, the slices are told, once.
     fn look(&self) {
         self.port.look();

@@ -120,6 +120,11 @@ impl Control {
             *frame_max = FRAME_DEFAULT_BYTES;
         }
         self.apply_pool(port, pool);
+        self.apply_checked(port);
+    }
+
+    /// Writes whose frames the NIC checks.
+    fn apply_checked(&self, port: &Port) {
         let unchecked = (0..).zip(&self.rules).filter(|(_, r)| !r.check_source);
         let unchecked = unchecked.fold(0, |mask, (index, _)| mask | 1u8 << (index & 7));
         if port.is_present() {
@@ -136,6 +141,9 @@ impl Control {
 
     /// Writes all of it to a port that has just been set up.
     fn apply_all(&self, port: &Port, pools: impl Iterator<Item = PoolId>) {
+        for index in 0..ADDRESS_SLOTS {
+            port.set_address(index, self.filters.address_slot(index));
+        }
         for (index, &word) in self.filters.hash_table().iter().enumerate() {
             port.set_hash_word(index, word);
         }
@@ -149,6 +157,7 @@ impl Control {
         for pool in pools {
             self.apply_pool(port, pool);
         }
+        self.apply_checked(port);
         self.apply_enabled(port);
     }
 
@@ -320,6 +329,8 @@ impl Nic {
     fn recover(&self, control: &mut Control) {
         if let Err(err) = self.set_up_again(control) {
             pr_err!("{}: the port does not recover: {err:?}\n", self.name());
+            // What it is like now nobody knows.
+            self.port.lose("the port does not recover");
             return;
         }
         for rings in &self.rings {
@@ -347,7 +358,7 @@ impl Nic {
         if !self.mailbox.is_in_use() {
             return Ok(());
         }
-        pr_err!("{}: slices are in use: no sleep\n", self.name());
+        pr_warn!("{}: slices are in use: no sleep\n", self.name());
         Err(EBUSY)
     }
 
@@ -356,7 +367,11 @@ impl Nic {
         self.may_sleep()?;
         let _control = self.control.lock();
         match self.port.sleep() {
-            Err(HwError::Timeout) => Err(EIO),
+            Err(HwError::Timeout) => {
+                // Half reset, and nobody wakes what did not fall asleep.
+                self.port.lose("the port does not come to rest");
+                Err(EIO)
+            }
             // One that is gone is at rest.
             Ok(()) | Err(HwError::Gone) => Ok(()),
         }
@@ -373,6 +388,9 @@ impl Nic {
 
     /// Pools that can be claimed.
     pub(crate) fn free_pools(&self) -> u32 {
+        if !self.port.is_present() {
+            return 0;
+        }
         self.control.lock().claims.free(self.pools())
     }
 }

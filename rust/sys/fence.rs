@@ -111,3 +111,14 @@ unsafe extern "C" fn lift(data: *mut c_void) {
     let fence = unsafe { Arc::from_raw(data.cast::<Fence>()) };
     fence.bars.lock().lift(this_thread());
 }
+
+/// While it lives, threads may be on their way out of the module's text. Dropping it waits for them;
+/// nothing of the module may run after that.
+pub(crate) struct Returns;
+
+impl Drop for Returns {
+    fn drop(&mut self) {
+        // SAFETY: May sleep, as the end of a module may.
+        unsafe { bindings::sluice_wait_for_returns() };
+    }
+}

@@ -112,6 +112,7 @@ impl<T: Driver> Adapter<T> {
         let data = unsafe { Self::data(&raw mut (*pdev).dev) };
         if state == PCI_CHANNEL_IO_NORMAL {
             T::bus_error(data);
+            // Nothing more is wanted: the other port may be another driver's, which goes on.
             return bindings::pci_ers_result_PCI_ERS_RESULT_CAN_RECOVER;
         }
         T::lost(data, "the bus has failed");
@@ -120,10 +121,14 @@ impl<T: Driver> Adapter<T> {
 
     /// # Safety
     ///
-    /// For the PCI core only.
-    unsafe extern "C" fn slot_reset(_pdev: *mut bindings::pci_dev) -> bindings::pci_ers_result_t {
+    /// For the PCI core only: the device is locked and bound to this driver.
+    unsafe extern "C" fn slot_reset(pdev: *mut bindings::pci_dev) -> bindings::pci_ers_result_t {
+        // SAFETY: By this function's requirement.
+        let data = unsafe { Self::data(&raw mut (*pdev).dev) };
         // What was there before the reset cannot be made again under the slices' feet.
-        bindings::pci_ers_result_PCI_ERS_RESULT_DISCONNECT
+        T::lost(data, "the bus was reset");
+        // No word on the other port, whose driver may have recovered it.
+        bindings::pci_ers_result_PCI_ERS_RESULT_NONE
     }
 
     /// # Safety

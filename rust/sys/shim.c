@@ -11,6 +11,7 @@
 #include <linux/lockdep.h>
 #include <linux/mm.h>
 #include <linux/printk.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
@@ -163,6 +164,15 @@ struct sluice_return {
 	void *data;
 };
 
+/* A task may still have to return from this module's text after module_put(). */
+static bool sluice_text_used;
+
+void sluice_wait_for_returns(void)
+{
+	if (READ_ONCE(sluice_text_used))
+		synchronize_rcu_tasks();
+}
+
 static void sluice_returns(struct callback_head *work)
 {
 	struct sluice_return *this = container_of(work, struct sluice_return, work);
@@ -184,6 +194,7 @@ int sluice_on_return(void (*call)(void *), void *data)
 	this = kmalloc(sizeof(*this), GFP_KERNEL | __GFP_NOFAIL);
 	this->call = call;
 	this->data = data;
+	WRITE_ONCE(sluice_text_used, true);
 	init_task_work(&this->work, sluice_returns);
 	__module_get(THIS_MODULE);
 	error = task_work_add(current, &this->work, TWA_RESUME);

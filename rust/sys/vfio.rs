@@ -369,15 +369,8 @@ impl<T: Operations> Registration<T> {
     ///
     /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn dma_unmap(vdev: *mut bindings::vfio_device, iova: u64, len_bytes: u64) {
-        // VFIO calls with its list lock held, which it also takes within the lock that unpinning
-        // takes. That order is VFIO's to mend (security.rst, known limits); lockdep, which ends
-        // with its first report, is to go on watching ours.
-        // SAFETY: VFIO calls with a registered device. Both others are callable in any context.
-        unsafe {
-            bindings::sluice_lockdep_off();
-            Self::data(vdev).dma_unmap(iova, len_bytes);
-            bindings::sluice_lockdep_on();
-        }
+        // SAFETY: VFIO calls with a registered device.
+        unsafe { Self::data(vdev) }.dma_unmap(iova, len_bytes);
     }
 
     /// # Safety

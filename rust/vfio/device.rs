@@ -45,7 +45,6 @@ use sluice_core::{
     map::Strategy,
     net::MacAddr,
     platform::{
-        HwError,
         HwQueue as _,
         Port as _, //
     },
@@ -219,7 +218,8 @@ impl Door for SliceDev {
             written = true;
         }
         if written && state.slice.take_kick() {
-            self.kick();
+            // Now the worker would find the lock taken.
+            self.waited_for.store(true, Relaxed);
         }
     }
 
@@ -440,15 +440,16 @@ impl SliceDev {
         let Some(mut hardware) = hardware else {
             return;
         };
-        // The NIC may use that memory for ever: nobody gets it (invariant 3).
-        if hardware.rx.stop() == Err(HwError::Timeout) {
+        // The NIC may use that memory for ever: nobody gets it (invariant 3). One that is gone and
+        // cannot reach memory has stopped.
+        if hardware.rx.stop().is_err() {
             dev_err!(
                 self.dev,
                 "the receive queue does not stop: its buffers are given up\n"
             );
             core::mem::forget(hardware.rx_bounce);
         }
-        if hardware.tx.stop() == Err(HwError::Timeout) {
+        if hardware.tx.stop().is_err() {
             dev_err!(
                 self.dev,
                 "the transmit queue does not stop: its buffers are given up\n"
@@ -507,6 +508,10 @@ impl Operations for SliceDev {
         state.leaked_before = state.slice.map_stats().leaked;
         state.helper = Some(helper);
         this.nic.attach(this.pool, Arc::<Self>::from(this));
+        // Those that were attached when the NIC was lost have been told; from here on this is one.
+        if this.nic.is_lost() {
+            this.withdraw();
+        }
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 120
 # vm: --hotplug
-# The host sleeps between two uses of a slice. The last test of its machine: what emulates that does not wake up whole.
+# The host sleeps between two uses of a slice: as far as drivers put devices to sleep, not until the power is off.
+# The last test of its machine: what emulates that does not wake up whole.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh
 . "$(dirname "$0")/ktap_helpers.sh"
@@ -20,6 +21,7 @@ plan 6
 check "module loads" load_module
 check "Sluice takes the card" take_card || skip_rest "no card"
 A=$(new_slice)
+echo 02:00:00:00:00:77 >"$(slice_dir "$A")/macs"
 mark_log
 check "the host sleeps while no slice is in use" host_sleeps
 check "the card woke up" eval '! said "does not wake up|out of use"'

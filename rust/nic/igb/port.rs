@@ -9,11 +9,16 @@ use kernel::{
     pci,
     prelude::*,
     sync::atomic::{
+        Acquire,
         Atomic,
         Full,
-        Relaxed, //
+        Relaxed,
+        Release, //
     },
-    time::Delta, //
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
 };
 use sluice_core::platform::HwError;
 
@@ -28,6 +33,9 @@ use crate::sys::{
     mmio::OwnedBar,
     pci::Function, //
 };
+
+/// How long cutting a device off takes at most, in ms: its pending transactions are waited for.
+const FALL_MS: u32 = 5000;
 
 /// BAR 0 of the chip.
 pub(super) type Bar0 = OwnedBar<{ regs::REGION_BYTES }>;
@@ -44,6 +52,8 @@ mod state {
     pub(super) const LOST: u32 = 3;
     /// They do not answer any more, and that is all that is known.
     pub(super) const ADRIFT: u32 = 4;
+    /// No more: the device is being cut off, and becomes one of the last two.
+    pub(super) const FALLING: u32 = 5;
 }
 
 /// One port of a supported chip.
@@ -130,7 +140,7 @@ impl Port {
     pub(in crate::nic) fn lose(&self, reason: &str) {
         if self
             .state
-            .cmpxchg(state::HERE, state::ADRIFT, Full)
+            .cmpxchg(state::HERE, state::FALLING, Full)
             .is_err()
         {
             return;
@@ -138,8 +148,9 @@ impl Port {
         let pdev = self.function.device();
         dev_err!(pdev, "{reason}: the card is out of use\n");
         if self.function.cut_off() {
-            self.state.store(state::LOST, Relaxed);
+            self.state.store(state::LOST, Release);
         } else {
+            self.state.store(state::ADRIFT, Release);
             dev_err!(
                 pdev,
                 "it may still use memory, which is therefore given up\n"
@@ -159,10 +170,17 @@ impl Port {
         }
     }
 
-    /// What stopping a queue comes to: nothing runs on a port that cannot reach memory.
+    /// What stopping a queue comes to: nothing runs on a port that cannot reach memory. Sleeps.
     pub(super) fn at_rest(&self, stopped: Result<(), HwError>) -> Result<(), HwError> {
-        if stopped == Err(HwError::Gone) && self.state.load(Relaxed) != state::ADRIFT {
-            return Ok(());
+        if stopped != Err(HwError::Gone) {
+            return stopped;
+        }
+        for _ in 0..FALL_MS {
+            match self.state.load(Acquire) {
+                state::FALLING => fsleep(Delta::from_millis(1)),
+                state::ADRIFT => return stopped,
+                _ => return Ok(()),
+            }
         }
         stopped
     }

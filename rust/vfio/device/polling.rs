@@ -5,8 +5,7 @@
 
 use kernel::sync::atomic::{
     Full,
-    Relaxed,
-    Release, //
+    Relaxed, //
 };
 use sluice_core::{
     handover::Door as _,
@@ -68,7 +67,9 @@ impl Pollable for SliceDev {
     }
 
     fn withdraw(&self) {
-        self.withdrawn.store(true, Release);
+        // Ordered before the kick also where a kick is pending, which then only looks: see
+        // `handover::pending`.
+        self.withdrawn.xchg(true, Full);
         self.irqs.request();
         self.nic.kick(self.pool);
     }
