@@ -253,6 +253,11 @@ impl Pins {
         any
     }
 
+    /// Whether nothing is put off.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.put_off.lock().is_empty()
+    }
+
     /// Puts `page` off, or gives it back where there is no room.
     fn put_off(&self, page: Page) -> Option<Page> {
         let mut pages = self.put_off.lock();

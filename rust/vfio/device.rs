@@ -299,7 +299,8 @@ impl SliceDev {
             fsleep(LOCK_STEP);
         }
         self.held_long.store(true, Relaxed);
-        Err(EBUSY)
+        // If the holder went before it could see that, this takes it back.
+        self.enter_if_free().ok_or(EBUSY)
     }
 
     /// Looks at the slice, without changing it. Fails as [`Self::lock_briefly`] does.
@@ -371,8 +372,21 @@ impl SliceDev {
     /// Changes how long the guest's pages stay pinned, at any time.
     pub(crate) fn set_strategy(&self, strategy: Strategy) -> Result {
         let state = self.lock_briefly()?;
-        let changed = self.change_held(state, |slice| slice.set_strategy(strategy, now_ns()));
-        changed.map_err(|slice::NoMemory| ENOMEM)
+        let changed = self.change_held(state, |slice| {
+            // The VMM can keep VFIO from unpinning: the helper waits for it.
+            self.pins.hastily(|| slice.set_strategy(strategy, now_ns()))
+        });
+        self.kick();
+        changed.map_err(|slice::NoMemory| ENOMEM)?;
+        for _ in 0..LOCK_TRIES {
+            if self.pins.is_settled() || current!().signal_pending() {
+                break;
+            }
+            fsleep(LOCK_STEP);
+        }
+        // Whoever unpins has the lock.
+        let _ = self.lock_briefly();
+        Ok(())
     }
 
     /// Most bytes that the slice keeps pinned for packets.

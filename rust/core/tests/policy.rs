@@ -304,6 +304,43 @@ fn a_port_vlan_is_hidden() {
     }
 }
 
+/// What was posted under an address does not leave once the address is free for others.
+#[test]
+fn frames_of_an_address_that_is_given_up_stay() {
+    let give_up: [&[u32]; 3] = [&[CLEAR_MACS, 0, 0], &[RESET], &mac_message(SET_MAC, mac(3))];
+    for words in give_up {
+        let policy = Policy {
+            macs: MacPolicy::Any,
+            ..Policy::default()
+        };
+        let mut b = Bench::with_policy(4, policy);
+        b.bring_up();
+        let first = if words[0] == SET_MAC {
+            SET_MAC
+        } else {
+            ADD_MAC
+        };
+        assert_ne!(b.request(&mac_message(first, mac(2))) & ACK, 0);
+        let mut tx = GuestTx::new(TX_RING, 64);
+        let mut bytes = vec![3; 60];
+        bytes[6..12].copy_from_slice(&mac(2).bytes());
+        b.world.borrow_mut().guest_write(BUFFERS, &bytes);
+        let send = Send {
+            segments: vec![(BUFFERS, 60)],
+            ..Send::default()
+        };
+        assert!(tx.send(&mut b.world.borrow_mut(), &send));
+        b.write(TX + TAIL, tx.tail());
+        b.poll();
+        assert_eq!(b.slice.stats().tx.posted, 1);
+        assert_ne!(b.request(words) & ACK, 0);
+        b.nic_runs();
+        b.poll();
+        assert_eq!(b.world.borrow().wire.len(), 0, "{words:x?}");
+        b.close();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -48,6 +48,7 @@ use crate::vf::{
     Identity,
     Queue,
     Reply,
+    Request,
     ResetKind,
     Width, //
 };
@@ -407,6 +408,11 @@ impl<P: Platform> Slice<P> {
                 }
                 Action::Mailbox(request) => {
                     let mac = self.function.identity().mac;
+                    if self.gives_addresses_up(request) {
+                        // Frames that were judged before must not leave when another slice has the
+                        // address.
+                        self.restart_queue(Queue::Tx);
+                    }
                     if let Some(open) = &mut self.open {
                         match policy::answer(&self.policy, mac, request, open) {
                             Ok(()) => self.function.mailbox_reply(Reply::Ack),
@@ -434,6 +440,16 @@ impl<P: Platform> Slice<P> {
             // The worker keeps the time of an interrupt that is held back.
             self.kicked = true;
         }
+    }
+
+    /// Whether the guest may lose an address by this that the NIC may be sending from.
+    fn gives_addresses_up(&self, request: Request) -> bool {
+        let some = |open: &Open<P>| !open.granted_macs().as_slice().is_empty();
+        let fewer = matches!(
+            request,
+            Request::Reset | Request::SetMac(_) | Request::ClearMacFilters
+        );
+        fewer && self.policy.macs == MacPolicy::Any && self.open.as_ref().is_some_and(some)
     }
 
     /// Tells the model, and the administrator, how starting a queue went.

@@ -47,7 +47,7 @@ impl<P: Platform> Slice<P> {
         Ok(())
     }
 
-    fn restart_queue(&mut self, queue: Queue) {
+    pub(super) fn restart_queue(&mut self, queue: Queue) {
         let Some(open) = self.open.as_mut().filter(|open| open.queue_runs(queue)) else {
             return;
         };
