@@ -21,7 +21,7 @@ start_guest() {
 	*) cp "$module" "$BALLOON" ;;
 	esac || return
 	modprobe kvm_amd || return
-	guest start a --memory 192 --vfio "$A" --append memhp_default_state=online_movable --file "$BALLOON:/lib/balloon.ko" -- \
+	guest start a --memory 192 --vfio "$A" --append "memhp_default_state=online_movable swiotlb=1024" --file "$BALLOON:/lib/balloon.ko" -- \
 		-m 192,slots=2,maxmem=1G -object memory-backend-ram,id=more,size=128M -device pc-dimm,id=dimm,memdev=more \
 		-device virtio-balloon-pci
 }
