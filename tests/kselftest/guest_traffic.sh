@@ -13,7 +13,7 @@
 export GUEST_CPUS=0-1
 
 IP=10.77.0.11
-COUNT=10000
+COUNT=5000
 rates=()
 
 # g COMMAND: in the guest, with $i as its interface. Its shell prefers busybox's
