@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 240
+# timeout: 400
 # A guest whose memory shrinks in traffic: balloon, and unplugging of a memory module.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 240
+# timeout: 400
 # Slices are made and removed; their attributes; what is refused.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 240
+# timeout: 400
 # While a slice is in use neither module, nor card, nor slice can be pulled from under it.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh
