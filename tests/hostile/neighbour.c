@@ -71,15 +71,18 @@ fail:
 
 static void peer_take(struct probe *p, ssize_t len)
 {
-	uint8_t self[6];
+	uint8_t self[6], neighbour[6];
 
 	if (len <= 0 || !probe_is(p, len))
 		return;
 	memcpy(self, (void *)nb->peer_mac, sizeof(self));
+	memcpy(neighbour, (void *)nb->mac, sizeof(neighbour));
 	if (!memcmp(p->src, self, sizeof(self)))
 		return;
 	if (!probe_intact(p, len)) {
-		nb->corrupt++;
+		/* What an attacker sends from pages that it has overwritten is its own affair. */
+		if (!memcmp(p->src, neighbour, sizeof(neighbour)))
+			nb->corrupt++;
 	} else if (p->kind == PROBE_CANARY) {
 		nb->leaked++;
 	} else if (p->kind == PROBE_REQUEST && !memcmp(p->dst, self, sizeof(self))) {
