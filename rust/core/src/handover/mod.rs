@@ -3,7 +3,7 @@
 //! How work passes from one thread to another, so that none is forgotten.
 //!
 //! Only the order of steps is here. The atomics, locks and threads come from whoever uses it: the
-//! module brings the kernel's, the tests bring some that try every order (`tests/loom_*.rs`).
+//! module brings the kernel's, the tests bring some that try every order (`tests/handover`).
 
 mod door;
 mod events;

@@ -3,17 +3,15 @@
 //! What stands between a guest and harm, one rule at a time: each of these fails when its rule is
 //! taken out of the code (tests/breakages).
 
-mod sim;
-
-use sim::bench::*;
-use sim::guest::{
+use crate::sim::bench::*;
+use crate::sim::guest::{
     data_word,
     GuestTx,
     Send, //
 };
-use sim::nic::Dir;
-use sim::rig::Map;
-use sim::SimMachine;
+use crate::sim::nic::Dir;
+use crate::sim::rig::Map;
+use crate::sim::SimMachine;
 use sluice_core::addr::{
     GuestAddr,
     GuestPage, //

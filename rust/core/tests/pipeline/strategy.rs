@@ -2,10 +2,20 @@
 
 //! A slice whose strategy changes under traffic: each packet arrives once, or is counted as lost.
 
-mod sim;
-
 use std::collections::VecDeque;
 
+use crate::sim::bench::*;
+use crate::sim::guest::{
+    GuestRx,
+    GuestTx,
+    Received,
+    Send, //
+};
+use crate::sim::nic::{
+    Dir,
+    WirePacket, //
+};
+use crate::sim::rng::Rng;
 use proptest::prelude::{
     any,
     prop_assert,
@@ -14,18 +24,6 @@ use proptest::prelude::{
     ProptestConfig, //
 };
 use proptest::test_runner::TestCaseError;
-use sim::bench::*;
-use sim::guest::{
-    GuestRx,
-    GuestTx,
-    Received,
-    Send, //
-};
-use sim::nic::{
-    Dir,
-    WirePacket, //
-};
-use sim::rng::Rng;
 use sluice_core::map::{
     MapStats,
     Strategy, //

@@ -2,21 +2,19 @@
 
 //! Packets gathered and checked, against a plain model that works on whole streams.
 
-mod sim;
-
-use proptest::prelude::*;
-use sim::frames::{
+use crate::sim::frames::{
     model,
     run, //
 };
-use sim::guest::{
+use crate::sim::guest::{
     context_words,
     data_word,
     Csum,
     Send,
     Tso, //
 };
-use sim::rng::Rng;
+use crate::sim::rng::Rng;
+use proptest::prelude::*;
 use sluice_core::check::Rejection;
 
 /// A stream that is nearly legal: whole packets with `flaws` of a hundred values changed.

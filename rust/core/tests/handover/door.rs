@@ -3,10 +3,13 @@
 //! [`Door`]: a write that is posted is carried out, in order, and the worker polls afterwards,
 //! whoever had the lock meanwhile. Stands for `SliceDev` in `rust/vfio/device.rs`.
 
-mod threads;
-
 use std::sync::Arc;
 
+use crate::threads::{
+    in_every_order,
+    Sleeper,
+    Word, //
+};
 use loom::sync::atomic::{
     fence,
     AtomicBool,
@@ -21,11 +24,6 @@ use sluice_core::handover::{
     Door,
     Fifo,
     Pending, //
-};
-use threads::{
-    in_every_order,
-    Sleeper,
-    Word, //
 };
 
 /// What is wrong on purpose.

@@ -4,10 +4,13 @@
 //! interrupt masks itself. The worker's loop is that of `rust/worker/run.rs`, the handler that of
 //! `rust/nic/mod.rs`.
 
-mod threads;
-
 use std::sync::Arc;
 
+use crate::threads::{
+    in_every_order,
+    Sleeper,
+    Word, //
+};
 use loom::sync::atomic::{
     AtomicU64,
     Ordering::*, //
@@ -23,11 +26,6 @@ use sluice_core::slice::Polled;
 use sluice_core::turns::{
     Pools,
     Turns, //
-};
-use threads::{
-    in_every_order,
-    Sleeper,
-    Word, //
 };
 
 /// What is wrong on purpose.

@@ -5,10 +5,9 @@
 //! (`rust/sys/pin.rs`), and of VFIO's `vfio_dma_do_unmap`, which stops the host over a page that is
 //! still pinned after some calls; here, after one.
 
-mod threads;
-
 use std::sync::Arc;
 
+use crate::threads::in_every_order;
 use loom::sync::Mutex;
 use loom::thread;
 use sluice_core::addr::{
@@ -19,7 +18,6 @@ use sluice_core::handover::{
     Bar,
     Bars, //
 };
-use threads::in_every_order;
 
 /// What is wrong on purpose.
 #[derive(Clone, Copy, PartialEq, Eq)]

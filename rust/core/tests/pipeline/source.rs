@@ -3,22 +3,20 @@
 //! Invariant 9: what a guest sends has its own source address and VLAN, whatever it does to its
 //! memory meanwhile; what has not is dropped and counted, and the queue goes on.
 
-mod sim;
-
+use crate::sim::bench::*;
+use crate::sim::guest::{
+    Csum,
+    GuestTx,
+    Send,
+    Tso, //
+};
+use crate::sim::rng::Rng;
 use proptest::prelude::{
     prop_assert,
     prop_assert_eq,
     proptest,
     ProptestConfig, //
 };
-use sim::bench::*;
-use sim::guest::{
-    Csum,
-    GuestTx,
-    Send,
-    Tso, //
-};
-use sim::rng::Rng;
 use sluice_core::check::Rejection;
 use sluice_core::map::Strategy;
 use sluice_core::net::MacAddr;

@@ -4,8 +4,8 @@
 
 use sluice_core::vf::mailbox::bits;
 
-use crate::host::Host;
-use crate::regs::*;
+use super::host::Host;
+use super::regs::*;
 
 /// Where the driver puts its rings.
 pub(crate) const TX_RING: u64 = 0x1_2345_6000;

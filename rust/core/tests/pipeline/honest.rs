@@ -2,19 +2,17 @@
 
 //! An honest guest loses nothing: packets arrive intact both ways, with what was asked of the NIC.
 
-mod sim;
-
 use std::collections::VecDeque;
 
-use sim::guest::*;
-use sim::nic::{
+use crate::sim::guest::*;
+use crate::sim::nic::{
     Dir,
     WirePacket, //
 };
-use sim::rig::Rig;
-use sim::rng::Rng;
-use sim::world::World;
-use sim::SimMachine;
+use crate::sim::rig::Rig;
+use crate::sim::rng::Rng;
+use crate::sim::world::World;
+use crate::sim::SimMachine;
 use sluice_core::map::{
     Mapper,
     Strategy, //

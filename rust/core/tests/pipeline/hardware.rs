@@ -3,15 +3,13 @@
 //! Hardware that does not do as told, or leaves: pages that the NIC may still use are kept, those
 //! that it cannot use go, and the slice says why it stands still.
 
-mod sim;
-
-use sim::bench::*;
-use sim::guest::{
+use crate::sim::bench::*;
+use crate::sim::guest::{
     GuestRx,
     GuestTx,
     Send, //
 };
-use sim::nic::Dir;
+use crate::sim::nic::Dir;
 use sluice_core::addr::GuestAddr;
 use sluice_core::map::Strategy;
 use sluice_core::platform::HwError;

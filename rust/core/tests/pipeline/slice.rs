@@ -2,24 +2,22 @@
 
 //! A whole slice: a driver (and a vandal) on its registers, a simulated NIC behind it.
 
-mod sim;
-
-use proptest::prelude::{
-    proptest,
-    ProptestConfig, //
-};
-use sim::bench::*;
-use sim::guest::{
+use crate::sim::bench::*;
+use crate::sim::guest::{
     GuestRx,
     GuestTx,
     Send, //
 };
-use sim::nic::{
+use crate::sim::nic::{
     Dir,
     WirePacket, //
 };
-use sim::rng::Rng;
-use sim::Shared;
+use crate::sim::rng::Rng;
+use crate::sim::Shared;
+use proptest::prelude::{
+    proptest,
+    ProptestConfig, //
+};
 use sluice_core::addr::GuestAddr;
 use sluice_core::check::Rejection;
 use sluice_core::map::Strategy;

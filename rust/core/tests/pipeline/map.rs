@@ -2,13 +2,13 @@
 
 //! The map against a naive one, under every strategy: same answers, same victims, same counts.
 
-mod sim;
-
 use std::collections::{
     BTreeMap,
     BTreeSet, //
 };
 
+use crate::sim::rig::Map;
+use crate::sim::SimMachine;
 use proptest::prelude::{
     any,
     prop,
@@ -21,8 +21,6 @@ use proptest::prelude::{
     Strategy as _, //
 };
 use proptest::test_runner::TestCaseError;
-use sim::rig::Map;
-use sim::SimMachine;
 use sluice_core::addr::GuestPage;
 use sluice_core::check::Rejection;
 use sluice_core::map::{

@@ -3,16 +3,14 @@
 //! Invariant 10: however much there is to do for one pool, another waits for two of its turns at
 //! most, and a turn is no more than a budget of descriptors.
 
-mod sim;
-
-use sim::bench::*;
-use sim::guest::{
+use crate::sim::bench::*;
+use crate::sim::guest::{
     context_words,
     data_word,
     Csum,
     Send, //
 };
-use sim::rng::Rng;
+use crate::sim::rng::Rng;
 use sluice_core::addr::PoolId;
 use sluice_core::slice::Polled;
 use sluice_core::turns::{

@@ -3,10 +3,13 @@
 //! [`Pending`]: what is posted is found by the thread that it is for. Stands for the worker's mailbox
 //! (`rust/worker/mod.rs`) and the helper's (`rust/vfio/device/polling.rs`).
 
-mod threads;
-
 use std::sync::Arc;
 
+use crate::threads::{
+    in_every_order,
+    Sleeper,
+    Word, //
+};
 use loom::sync::atomic::{
     AtomicBool,
     AtomicU64,
@@ -15,11 +18,6 @@ use loom::sync::atomic::{
 use loom::sync::Mutex;
 use loom::thread;
 use sluice_core::handover::Pending;
-use threads::{
-    in_every_order,
-    Sleeper,
-    Word, //
-};
 
 /// What is wrong on purpose.
 #[derive(Clone, Copy, PartialEq, Eq)]

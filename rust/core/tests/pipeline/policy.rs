@@ -3,22 +3,20 @@
 //! What a guest may ask for through the mailbox, slice and all: each answer as an `igb` PF gives it,
 //! each refusal under its own name, and the rules for frames never behind what was granted.
 
-mod sim;
-
+use crate::sim::bench::*;
+use crate::sim::guest::{
+    GuestRx,
+    GuestTx,
+    Send, //
+};
+use crate::sim::rng::Rng;
+use crate::sim::SimPort;
 use proptest::prelude::{
     prop_assert,
     prop_assert_eq,
     proptest,
     ProptestConfig, //
 };
-use sim::bench::*;
-use sim::guest::{
-    GuestRx,
-    GuestTx,
-    Send, //
-};
-use sim::rng::Rng;
-use sim::SimPort;
 use sluice_core::check::Rejection;
 use sluice_core::net::MacAddr;
 use sluice_core::pool::PoolRules;

@@ -3,18 +3,16 @@
 //! A hostile guest with a hostile VMM against the whole data path. The simulated machine checks
 //! invariants 1 to 4 at every pin, doorbell and transfer; [`Rig::check`] the books after every step.
 
-mod sim;
-
 use std::collections::BTreeMap;
 
-use sim::guest::*;
-use sim::nic::Dir;
-use sim::rig::{
+use crate::sim::guest::*;
+use crate::sim::nic::Dir;
+use crate::sim::rig::{
     Map,
     Rig, //
 };
-use sim::rng::Rng;
-use sim::{
+use crate::sim::rng::Rng;
+use crate::sim::{
     SimBuilder,
     SimMachine, //
 };

@@ -2,10 +2,8 @@
 
 //! Invariant 8: what passes to another owner carries nothing over.
 
-mod sim;
-
-use sim::bench::*;
-use sim::guest::{
+use crate::sim::bench::*;
+use crate::sim::guest::{
     context_words,
     data_word,
     Csum,

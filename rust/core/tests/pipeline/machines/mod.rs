@@ -4,6 +4,4 @@
 
 mod fence;
 mod filters;
-#[path = "../sim/mod.rs"]
-mod sim;
 mod slice;
