@@ -55,7 +55,7 @@ lint: ## style and static checks
 doc: setup-quiet ## the pure crate's documentation, in build/target/doc
 	@tools/cargo rust/core doc --no-deps
 
-shell: modules ## a shell on the test machine
+shell: modules test-programs ## a shell on the test machine
 	@tools/vm --shell
 
 clean: ## remove build/

@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 600
-# vm: --mtu 9000
 # One guest with the stock igbvf driver: everything that it can do with its slice.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh
@@ -182,6 +181,7 @@ no_rule_broken() {
 }
 
 plan 30
+jumbo_wire
 check "module loads" load_module
 check "Sluice takes the card" take_card || skip_rest "no card"
 A=$(new_slice)

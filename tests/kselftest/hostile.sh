@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 1500
-# vm: --mtu 9000
 # A hostile guest and VMM (tests/hostile) beside a neighbour; its KTAP is printed as it is.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh
@@ -14,6 +13,7 @@ if ! load_module || ! take_card; then
 	fail "Sluice takes the card"
 	finish
 fi
+jumbo_wire
 HOSTILE_A=$(new_slice) HOSTILE_B=$(new_slice) HOSTILE_PCI=$NIC
 export HOSTILE_A HOSTILE_B HOSTILE_PCI HOSTILE_PEER_IF=peer0 HOSTILE_PEER_NETNS=peer
 # Physical addresses in messages and /proc are for these tests only.

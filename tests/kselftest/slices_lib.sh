@@ -39,6 +39,11 @@ peer_mac() {
 	peer cat /sys/class/net/peer0/address
 }
 
+# The wire carries jumbo frames, until the end of the test (tools/lib/vm-tests).
+jumbo_wire() {
+	ip -n peer link set peer0 mtu 9000
+}
+
 load_module() {
 	[[ -e /sys/module/sluice ]] && return
 	modprobe -a mdev vfio vfio_iommu_type1 && insmod "$MODULE" "$@"

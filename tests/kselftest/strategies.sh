@@ -24,7 +24,7 @@ choose() {
 
 tcp_both_ways() {
 	local out in
-	out=$(tcp a "$PEER_IP" 2) && in=$(tcp a "$PEER_IP" 2 -R) &&
+	out=$(tcp a "$PEER_IP" 1) && in=$(tcp a "$PEER_IP" 1 -R) &&
 		rates+=("$1: $out Mbit/s out, $in in; pins $(stat_of pins), hits $(stat_of hits), now $(stat_of pinned_bytes) bytes")
 }
 

@@ -57,5 +57,5 @@ outer_initrd_name() {
 }
 
 guest_initrd_name() {
-	printf 'guest-%s.img' "$(cat "$SLUICE_SRC"/tests/guest/* "$SLUICE_SRC/tools/lib/initrds.sh" | hash_of)"
+	printf 'guest-%s.img' "$(cat "$SLUICE_SRC"/tests/guest/{agent,init} "$SLUICE_SRC/tools/lib/initrds.sh" | hash_of)"
 }

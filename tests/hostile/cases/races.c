@@ -2,7 +2,7 @@
 /* Memory that changes while it is read. Part of hostile.c. */
 
 #define FLIPS		1000000ull
-#define RACE_ROUNDS	200
+#define RACE_ROUNDS	60
 
 struct flipper {
 	pthread_t thread;
