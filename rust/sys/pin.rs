@@ -210,6 +210,8 @@ pub(crate) struct Pins {
     pub(crate) fence: Arc<Fence>,
     hasty: Atomic<bool>,
     wanted: Atomic<bool>,
+    /// When a page refused for the VMM's limit is worth another try; 0: none was.
+    retry_ns: Atomic<u64>,
     #[pin]
     put_off: Mutex<KVec<Page>>,
 }
@@ -225,6 +227,7 @@ impl Pins {
             fence,
             hasty: Atomic::new(false),
             wanted: Atomic::new(false),
+            retry_ns: Atomic::new(0),
             put_off <- new_mutex!(KVec::new()),
         })
     }
@@ -241,6 +244,12 @@ impl Pins {
     /// a poll; asking clears it.
     pub(crate) fn take_wanted(&self) -> bool {
         self.wanted.xchg(false, Relaxed)
+    }
+
+    /// When to poll again for a page that the VMM's limit did not allow; asking clears it. Nothing
+    /// else may happen that leads to a poll: the limit is shared with all that the VMM locks.
+    pub(crate) fn take_retry_ns(&self) -> Option<u64> {
+        Some(self.retry_ns.xchg(0, Relaxed)).filter(|at| *at != 0)
     }
 
     /// Unpins what was put off; whether there was anything. May wait for the VMM.
@@ -341,6 +350,14 @@ impl VfioPinner {
         Err(error.map_or(PinError::NotMapped, pin_error))
     }
 
+    /// The VMM's limit is reached: whoever polls may try again later.
+    fn limited(&self) -> PinError {
+        self.pins
+            .retry_ns
+            .store(self.limit.forgotten_ns().unwrap_or(0), Relaxed);
+        PinError::MemlockLimit
+    }
+
     /// Maps a page for the NIC.
     ///
     /// # Safety
@@ -390,7 +407,7 @@ impl Pinner for VfioPinner {
             return Err(PinError::Later);
         }
         if self.limit.is_reached(self.pinned, now_ns()) {
-            return Err(PinError::MemlockLimit);
+            return Err(self.limited());
         }
         let mut pinned = self.vfio_pin(page, access);
         // What was put off still counts.
@@ -399,6 +416,7 @@ impl Pinner for VfioPinner {
         }
         if pinned == Err(PinError::MemlockLimit) {
             self.limit.refused(self.pinned, now_ns());
+            return Err(self.limited());
         }
         let pinned = pinned?;
 

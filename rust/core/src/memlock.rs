@@ -50,6 +50,12 @@ impl Memlock {
             .is_some_and(|refusals| pinned >= refusals.pinned || refusals.count >= REFUSALS_MAX)
     }
 
+    /// From when on VFIO's last word does not count any more; `None` if it has refused nothing.
+    pub fn forgotten_ns(&self) -> Option<u64> {
+        self.last
+            .map(|refusals| refusals.since_ns.saturating_add(WINDOW_NS))
+    }
+
     fn current(&self, now_ns: u64) -> Option<Refusals> {
         let recent = |refusals: &Refusals| now_ns.saturating_sub(refusals.since_ns) < WINDOW_NS;
         self.last.filter(recent)
@@ -72,6 +78,20 @@ mod tests {
         assert!(!limit.is_reached(9, 6));
         assert!(limit.is_reached(10, 4 + SECOND_NS));
         assert!(!limit.is_reached(10, 5 + SECOND_NS));
+    }
+
+    /// Who waits until then is not refused unheard.
+    #[test]
+    fn a_refusal_is_forgotten_when_it_says_so() {
+        let mut limit = Memlock::new();
+        assert_eq!(limit.forgotten_ns(), None);
+        for now_ns in [7, SECOND_NS / 2, 3 * SECOND_NS, 4 * SECOND_NS - 1] {
+            limit.refused(0, now_ns);
+            let at = limit.forgotten_ns().unwrap();
+            assert!(at > now_ns);
+            assert!(limit.is_reached(0, at - 1));
+            assert!(!limit.is_reached(0, at));
+        }
     }
 
     /// However pages come and go, VFIO is refused a few times a second.

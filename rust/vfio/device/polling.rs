@@ -78,11 +78,13 @@ impl Pollable for SliceDev {
 /// The helper: does what the worker must not wait for.
 impl Body for SliceDev {
     fn run(&self) {
+        let mut deadline_ns = None;
         while !should_stop() {
-            if self.help_wanted.take() != 0 {
-                self.help();
+            let wanted = self.help_wanted.take() != 0;
+            if wanted || deadline_ns.is_some_and(|at| at <= now_ns()) {
+                deadline_ns = self.help();
             } else {
-                park(None, || self.help_wanted.is_any());
+                park(deadline_ns, || self.help_wanted.is_any());
             }
         }
     }
@@ -100,7 +102,11 @@ impl SliceDev {
 
     /// Pins what the worker found wanting, by polling in its place, unpins what it put off, and
     /// stops queues that broke a rule: all that waits for a VMM or for the NIC.
-    fn help(&self) {
+    ///
+    /// Returns when to do so again: an interrupt is due that the guest's moderation holds back, or
+    /// the VMM's limit may allow a page. The worker is not woken for that: with a page still
+    /// wanting it would ask for help at once, and the two would wake each other until then.
+    fn help(&self) -> Option<u64> {
         let mut state = self.enter();
         self.pins.settle();
         if self.withdrawn.xchg(false, Full) {
@@ -110,8 +116,10 @@ impl SliceDev {
         let report = state.slice.take_report();
         drop(state);
         self.report(report);
-        if polled.more || polled.deadline_ns.is_some() {
+        if polled.more {
             self.kick();
         }
+        let retry_ns = self.pins.take_retry_ns();
+        polled.deadline_ns.into_iter().chain(retry_ns).min()
     }
 }
