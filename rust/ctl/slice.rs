@@ -158,7 +158,7 @@ struct Snapshot {
 /// One counter of a slice.
 type Counter = (&'static str, fn(&Snapshot) -> u64);
 
-static COUNTERS: [Counter; 51] = [
+static COUNTERS: [Counter; 52] = [
     ("tx_packets", |s| s.path.tx.packets),
     ("tx_bytes", |s| s.path.tx.bytes),
     ("tx_descriptors", |s| s.path.tx.taken),
@@ -196,6 +196,7 @@ static COUNTERS: [Counter; 51] = [
     ("invalidations", |s| s.map.invalidations),
     ("map_busy", |s| s.map.busy),
     ("leaked", |s| s.map.leaked),
+    ("pin_time_ns", |s| s.map.pin_time_ns),
     ("pinned_bytes", |s| u64::from(s.map.pinned) * PAGE_SIZE),
     ("pinned_bytes_most", |s| {
         u64::from(s.map.pinned_most) * PAGE_SIZE

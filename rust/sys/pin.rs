@@ -212,6 +212,8 @@ pub(crate) struct Pins {
     wanted: Atomic<bool>,
     /// When a page refused for the VMM's limit is worth another try; 0: none was.
     retry_ns: Atomic<u64>,
+    /// Nanoseconds spent in pinning and unpinning since the slice was made.
+    spent_ns: Atomic<u64>,
     #[pin]
     put_off: Mutex<KVec<Page>>,
 }
@@ -228,6 +230,7 @@ impl Pins {
             hasty: Atomic::new(false),
             wanted: Atomic::new(false),
             retry_ns: Atomic::new(0),
+            spent_ns: Atomic::new(0),
             put_off <- new_mutex!(KVec::new()),
         })
     }
@@ -279,7 +282,20 @@ impl Pins {
         }
     }
 
+    /// Does what pins or unpins, and counts the time.
+    fn timed<R>(&self, work: impl FnOnce() -> R) -> R {
+        let start_ns = now_ns();
+        let result = work();
+        let spent_ns = now_ns().saturating_sub(start_ns);
+        self.spent_ns.add(spent_ns, Relaxed);
+        result
+    }
+
     fn unpin(&self, page: Page) {
+        self.timed(|| self.unpin_now(page));
+    }
+
+    fn unpin_now(&self, page: Page) {
         if let (Some(bus), Some(direction)) = (page.bus, direction(page.access)) {
             // SAFETY: By the page's invariant this mapping is live. Whoever called
             // `VfioPinner::unpin` vouched that the NIC no longer uses it (invariant 3).
@@ -308,6 +324,8 @@ pub(crate) struct VfioPinner {
     pinned: u32,
     /// The VMM's limit.
     limit: Memlock,
+    /// [`Pins::spent_ns`] when the slice was opened.
+    spent_before_ns: u64,
     /// The log was told once that pages are out of reach.
     warned: bool,
 }
@@ -318,6 +336,7 @@ impl VfioPinner {
     pub(crate) fn new(container: Container, pins: Arc<Pins>) -> Result<Self> {
         Ok(Self {
             container: Arc::new(container, GFP_KERNEL)?,
+            spent_before_ns: pins.spent_ns.load(Relaxed),
             pins,
             pinned: 0,
             limit: Memlock::new(),
@@ -393,32 +412,10 @@ impl VfioPinner {
         unsafe { bindings::dma_unmap_page_attrs(nic, bus, PAGE_SIZE as usize, direction, 0) };
         Err(PinError::NoMemory)
     }
-}
 
-impl Pinner for VfioPinner {
-    type Page = Page;
-
-    fn pin(&mut self, page: GuestPage, access: Access) -> Result<Page, PinError> {
-        if self.pins.fence.bars(page) {
-            return Err(PinError::NotMapped);
-        }
-        if self.pins.hasty.load(Relaxed) {
-            self.pins.wanted.store(true, Relaxed);
-            return Err(PinError::Later);
-        }
-        if self.limit.is_reached(self.pinned, now_ns()) {
-            return Err(self.limited());
-        }
-        let mut pinned = self.vfio_pin(page, access);
-        // What was put off still counts.
-        if pinned == Err(PinError::MemlockLimit) && self.pins.settle() {
-            pinned = self.vfio_pin(page, access);
-        }
-        if pinned == Err(PinError::MemlockLimit) {
-            self.limit.refused(self.pinned, now_ns());
-            return Err(self.limited());
-        }
-        let pinned = pinned?;
+    /// Pins a page, in a thread that may wait.
+    fn pin_one(&mut self, page: GuestPage, access: Access) -> Result<Page, PinError> {
+        let pinned = self.vfio_pin(page, access)?;
 
         // SAFETY: VFIO pinned a page and gave its pointer. Null where the page is not ordinary
         // RAM (invariant 2).
@@ -449,6 +446,34 @@ impl Pinner for VfioPinner {
             container: self.container.clone(),
         })
     }
+}
+
+impl Pinner for VfioPinner {
+    type Page = Page;
+
+    fn pin(&mut self, page: GuestPage, access: Access) -> Result<Page, PinError> {
+        if self.pins.fence.bars(page) {
+            return Err(PinError::NotMapped);
+        }
+        if self.pins.hasty.load(Relaxed) {
+            self.pins.wanted.store(true, Relaxed);
+            return Err(PinError::Later);
+        }
+        if self.limit.is_reached(self.pinned, now_ns()) {
+            return Err(self.limited());
+        }
+        let pins = self.pins.clone();
+        let mut result = pins.timed(|| self.pin_one(page, access));
+        // What was put off still counts.
+        if matches!(result, Err(PinError::MemlockLimit)) && pins.settle() {
+            result = pins.timed(|| self.pin_one(page, access));
+        }
+        if let Err(PinError::MemlockLimit) = result {
+            self.limit.refused(self.pinned, now_ns());
+            return Err(self.limited());
+        }
+        result
+    }
 
     fn unpin(&mut self, page: Page) {
         self.pinned = self.pinned.saturating_sub(1);
@@ -461,6 +486,11 @@ impl Pinner for VfioPinner {
         if let Some(page) = page {
             self.pins.unpin(page);
         }
+    }
+
+    fn spent_ns(&self) -> u64 {
+        let spent_ns = self.pins.spent_ns.load(Relaxed);
+        spent_ns.saturating_sub(self.spent_before_ns)
     }
 }
 

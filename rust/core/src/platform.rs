@@ -97,6 +97,10 @@ pub trait Pinner {
     fn pin(&mut self, page: GuestPage, access: Access) -> Result<Self::Page, PinError>;
     /// Unmaps and unpins. The caller has seen to invariant 3.
     fn unpin(&mut self, page: Self::Page);
+    /// Nanoseconds spent in pinning and unpinning so far, by whomever.
+    fn spent_ns(&self) -> u64 {
+        0
+    }
 }
 
 /// Why the hardware did not do as told.

@@ -133,6 +133,8 @@ pub struct MapStats {
     pub busy: u64,
     /// Pages kept pinned for ever because the NIC could not be stopped.
     pub leaked: u64,
+    /// Nanoseconds spent in pinning and unpinning. A map has no clock: the slice adds this.
+    pub pin_time_ns: u64,
     /// Pages pinned now.
     pub pinned: u32,
     /// Most pages that were pinned at a time.
@@ -152,6 +154,7 @@ impl MapStats {
             invalidations: self.invalidations + earlier.invalidations,
             busy: self.busy + earlier.busy,
             leaked: self.leaked + earlier.leaked,
+            pin_time_ns: self.pin_time_ns + earlier.pin_time_ns,
             pinned: self.pinned,
             pinned_most: self.pinned_most.max(earlier.pinned_most),
         }

@@ -28,6 +28,7 @@ use crate::platform::{
     Bounce,
     HwError,
     HwQueue,
+    Pinner as _,
     Platform,
     Port,
     Signals, //
@@ -168,11 +169,15 @@ impl<P: Platform> Open<P> {
     /// Unpins what is left and returns the hardware. Both queues have been stopped.
     pub(super) fn dismantle(mut self) -> (Hardware<P>, MapStats) {
         self.map.unpin_all(&mut self.hardware.pinner);
-        (self.hardware, self.map.stats())
+        let stats = self.map_stats();
+        (self.hardware, stats)
     }
 
     pub(super) fn map_stats(&self) -> MapStats {
-        self.map.stats()
+        MapStats {
+            pin_time_ns: self.hardware.pinner.spent_ns(),
+            ..self.map.stats()
+        }
     }
 
     pub(super) fn runs(&self) -> bool {

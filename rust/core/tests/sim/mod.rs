@@ -134,6 +134,9 @@ impl Pinner for SimPinner {
     fn unpin(&mut self, page: SimPage) {
         self.0.borrow_mut().unpin(page.frame, page.access);
     }
+    fn spent_ns(&self) -> u64 {
+        self.0.borrow().spent_ns
+    }
 }
 
 /// The host's end of a queue of the NIC.

@@ -95,6 +95,8 @@ pub struct World {
     pub fickle: bool,
     pub pins: u64,
     pub unpins: u64,
+    /// Each pin and unpin takes a nanosecond for each page.
+    pub spent_ns: u64,
 }
 
 fn canary(frame: usize) -> u8 {
@@ -127,6 +129,7 @@ impl World {
             fickle: false,
             pins: 0,
             unpins: 0,
+            spent_ns: 0,
         };
         world.reserve_bounce(Dir::Rx, builder.bounce_slots);
         for pfn in 0..builder.guest_pages {
@@ -258,6 +261,7 @@ impl World {
         self.pinned += 1;
         self.nic_pinned += u64::from(access.is_by_nic());
         self.pins += 1;
+        self.spent_ns += 1;
         self.frames[mapping.frame].pins[access as usize] += 1;
         Ok(mapping.frame)
     }
@@ -269,6 +273,7 @@ impl World {
         self.pinned -= 1;
         self.nic_pinned -= u64::from(access.is_by_nic());
         self.unpins += 1;
+        self.spent_ns += 1;
         if gone {
             // Invariant 3. Only this frame's pins have changed.
             self.check_live();
