@@ -158,7 +158,7 @@ struct Snapshot {
 /// One counter of a slice.
 type Counter = (&'static str, fn(&Snapshot) -> u64);
 
-static COUNTERS: [Counter; 52] = [
+static COUNTERS: [Counter; 53] = [
     ("tx_packets", |s| s.path.tx.packets),
     ("tx_bytes", |s| s.path.tx.bytes),
     ("tx_descriptors", |s| s.path.tx.taken),
@@ -201,6 +201,7 @@ static COUNTERS: [Counter; 52] = [
     ("pinned_bytes_most", |s| {
         u64::from(s.map.pinned_most) * PAGE_SIZE
     }),
+    ("granules", |s| s.map.granules.into()),
     ("mailbox_requests", |s| s.function.mailbox_requests),
     ("mailbox_acks", |s| s.function.mailbox_acks),
     ("mailbox_nacks", |s| s.function.mailbox_nacks),

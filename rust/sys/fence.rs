@@ -101,6 +101,11 @@ impl Fence {
     pub(super) fn bars(&self, page: GuestPage) -> bool {
         self.bars.lock().has(page)
     }
+
+    /// Whether a page of the granule that begins with `first` may not be pinned now.
+    pub(super) fn bars_of_granule(&self, first: GuestPage) -> bool {
+        self.bars.lock().has_of_granule(first)
+    }
 }
 
 /// # Safety

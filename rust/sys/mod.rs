@@ -13,6 +13,7 @@ pub(crate) mod mmio;
 pub(crate) mod pci;
 pub(crate) mod pci_driver;
 pub(crate) mod pin;
+mod pinned;
 pub(crate) mod random;
 pub(crate) mod sysfs;
 pub(crate) mod thread;

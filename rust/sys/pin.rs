@@ -2,42 +2,20 @@
 
 //! Guest pages: pinned through VFIO, mapped for the NIC through the DMA API.
 //!
-//! What `drivers/vfio/vfio_iommu_type1.c` does beneath, and what invariant 2 takes from it:
-//!
-//! - A page is looked up in what the VMM mapped into the container; an IOVA outside is `EINVAL`.
-//!   The request's `prot` must be a subset of the mapping's, else `EPERM`.
-//! - The page is got with `FOLL_LONGTERM` and with the *mapping's* permission: `FOLL_WRITE` (any
-//!   copy-on-write is broken first) unless the VMM mapped the range read-only. Then it is got for
-//!   reading and unshared first, so that it stays the page that the VMM sees; the subset rule above
-//!   keeps us from letting the NIC write to it.
-//! - Ranges without `struct page` references (`VM_PFNMAP`: another device's BAR, say) pass as long
-//!   as the frame is invalid or reserved. `vfio_pin_pages` itself refuses invalid frames; reserved
-//!   ones come back *without a reference*, and are refused here.
-//! - Each page is charged to the VMM's `RLIMIT_MEMLOCK` once (`ENOMEM`), and counted: the same IOVA
-//!   pinned twice is to be unpinned twice.
+//! What VFIO makes sure of is in [`super::pinned`].
 //!
 //! `vfio_dma_do_unmap` calls the device's `dma_unmap` until nothing is pinned in the range, and
 //! **brings the host down** (`BUG_ON`) after eleven calls in vain. A worker that pins the same pages
 //! again between two calls must therefore lose the race: the fence in [`Pins`].
 
-use core::{
-    ptr::{
-        self,
-        NonNull, //
-    },
-    sync::atomic::{
-        compiler_fence,
-        Ordering, //
-    }, //
+use core::ptr::{
+    self,
+    NonNull, //
 };
 
 use kernel::{
     alloc::kvec::PushError,
     device::Device,
-    error::{
-        code,
-        to_result, //
-    },
     new_mutex,
     prelude::*,
     sync::{
@@ -54,13 +32,15 @@ use sluice_core::{
     addr::{
         BusPage,
         GuestPage,
+        GRANULE_PAGES,
+        GRANULE_SHIFT,
         PAGE_SIZE, //
     },
     memlock::Memlock,
     platform::{
         Access,
+        NoGranule,
         PinError,
-        PinnedPage,
         Pinner, //
     }, //
 };
@@ -69,131 +49,14 @@ use super::{
     bindings,
     container::Container,
     fence::Fence,
+    pinned::{
+        vfio_pin,
+        vfio_unpin,
+        Page, //
+    },
     sysfs::device_ptr,
     time::now_ns, //
 };
-
-// VFIO pins whole pages of the host and takes no offset in them.
-const _: () = assert!(kernel::page::PAGE_SIZE == PAGE_SIZE as usize);
-
-const PAGE_MASK: usize = PAGE_SIZE as usize - 1;
-
-/// A guest page that is pinned for its slice and, unless it is for the CPU alone, mapped for the NIC.
-///
-/// It goes back through [`VfioPinner::unpin`]. Dropping it instead gives it up: the NIC cannot be
-/// trusted to have let go of it, so the frame and its mapping are kept for ever and no one else
-/// gets it (invariant 3). VFIO is told that it is no longer pinned, for it has no notion of a page
-/// that cannot be.
-///
-/// # Invariants
-///
-/// `memory` is the direct-map address of an ordinary RAM page, pinned once through `container` at
-/// `guest`, to which this object owns one more reference; `bus`, if any, is a live DMA mapping of it.
-pub(crate) struct Page {
-    memory: NonNull<u8>,
-    bus: Option<BusPage>,
-    guest: GuestPage,
-    access: Access,
-    container: Arc<Container>,
-}
-
-// SAFETY: The direct map is the same in every thread. The guest writes the page at any time, so
-// all accesses below are volatile or made in C and rely on nothing.
-unsafe impl Send for Page {}
-// SAFETY: As above.
-unsafe impl Sync for Page {}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        // Our own reference and the DMA mapping stay behind, on purpose.
-        vfio_unpin(&self.container, self.guest);
-    }
-}
-
-/// Gives one pin back to VFIO.
-fn vfio_unpin(container: &Container, page: GuestPage) {
-    // VFIO tells of unmapped memory with its list lock held, which it also takes within the lock that
-    // unpinning takes. That order is VFIO's to mend (security.rst, known limits); lockdep, which
-    // ends with its first report, is to go on watching ours.
-    // SAFETY: The device is live (`Container`); VFIO warns and does nothing if it is not open.
-    // One page never overflows: `GuestPage` ends where the address space ends. Both others are
-    // callable in any context.
-    unsafe {
-        bindings::sluice_lockdep_off();
-        bindings::vfio_unpin_pages(container.as_ptr(), page.start().raw(), 1);
-        bindings::sluice_lockdep_on();
-    }
-}
-
-impl Page {
-    /// Address of the `u64` or `u32` at `offset`, which is cut to a multiple of `align` within
-    /// the page; `align` is a power of two from 4 to 16.
-    fn at<T>(&self, offset: u16, align: usize) -> *mut T {
-        let offset = usize::from(offset) & PAGE_MASK & !(align - 1);
-        // SAFETY: The offset lies within the page (by the type's invariant) for all `align`
-        // bytes.
-        unsafe { self.memory.as_ptr().add(offset).cast() }
-    }
-
-    /// How many of `len` bytes lie within the page from `offset` on, and where.
-    fn span(&self, offset: u16, len: usize) -> (*mut u8, usize) {
-        let offset = usize::from(offset) & PAGE_MASK;
-        // SAFETY: The offset lies within the page.
-        let start = unsafe { self.memory.as_ptr().add(offset) };
-        (start, len.min(PAGE_SIZE as usize - offset))
-    }
-}
-
-impl PinnedPage for Page {
-    fn bus(&self) -> Option<BusPage> {
-        self.bus
-    }
-
-    fn load_desc(&self, offset: u16) -> [u64; 2] {
-        let words = self.at::<u64>(offset, 16);
-        // SAFETY: Both words lie within the page, aligned. Volatile: one load each (invariant 4).
-        unsafe {
-            [
-                u64::from_le(words.read_volatile()),
-                u64::from_le(words.add(1).read_volatile()),
-            ]
-        }
-    }
-
-    fn store_desc(&self, offset: u16, [first, second]: [u64; 2]) {
-        let words = self.at::<u64>(offset, 16);
-        // SAFETY: Both words lie within the page, aligned. The barrier orders the stores for the
-        // guest's CPUs.
-        unsafe {
-            words.write_volatile(first.to_le());
-            bindings::smp_wmb();
-            words.add(1).write_volatile(second.to_le());
-        }
-    }
-
-    fn store_u32(&self, offset: u16, value: u32) {
-        // SAFETY: The word lies within the page, aligned; as above.
-        unsafe {
-            bindings::smp_wmb();
-            self.at::<u32>(offset, 4).write_volatile(value.to_le());
-        }
-    }
-
-    fn copy_in(&self, offset: u16, bytes: &[u8]) {
-        let (to, len) = self.span(offset, bytes.len());
-        // SAFETY: `len` bytes lie within both. Done in C, which makes nothing of the guest's
-        // writing at the same time.
-        unsafe { bindings::sluice_copy(to.cast(), bytes.as_ptr().cast(), len) };
-    }
-
-    fn copy_out(&self, offset: u16, bytes: &mut [u8]) {
-        let (from, len) = self.span(offset, bytes.len());
-        // SAFETY: As for `copy_in`.
-        unsafe { bindings::sluice_copy(bytes.as_mut_ptr().cast(), from.cast(), len) };
-        // What was copied is private from here on (invariant 4).
-        compiler_fence(Ordering::SeqCst);
-    }
-}
 
 /// What a slice's pinner and its device share: when pinning may wait, what waits to be unpinned,
 /// and the fence.
@@ -303,15 +166,15 @@ impl Pins {
                 bindings::dma_unmap_page_attrs(
                     device_ptr(&self.nic),
                     bus.at(0).raw(),
-                    PAGE_SIZE as usize,
+                    page.len_bytes(),
                     direction,
                     0,
                 )
             };
         }
-        // SAFETY: By the page's invariant the reference is the page's.
-        unsafe { bindings::sluice_page_put(page.memory.as_ptr().cast()) };
-        // Gives VFIO's pin back, the last that kept the page.
+        // SAFETY: By the page's invariant the references are the page's.
+        unsafe { bindings::sluice_pages_put(page.memory.as_ptr().cast(), page.count.into()) };
+        // Gives VFIO's pins back, the last that kept the pages.
         drop(page);
     }
 }
@@ -322,8 +185,9 @@ pub(crate) struct VfioPinner {
     pins: Arc<Pins>,
     /// Pages pinned now.
     pinned: u32,
-    /// The VMM's limit.
+    /// The VMM's limit, for a page and for a granule.
     limit: Memlock,
+    granule_limit: Memlock,
     /// [`Pins::spent_ns`] when the slice was opened.
     spent_before_ns: u64,
     /// The log was told once that pages are out of reach.
@@ -340,33 +204,9 @@ impl VfioPinner {
             pins,
             pinned: 0,
             limit: Memlock::new(),
+            granule_limit: Memlock::new(),
             warned: false,
         })
-    }
-
-    /// Has VFIO pin a page, for the caller to look at.
-    fn vfio_pin(&self, page: GuestPage, access: Access) -> Result<*mut bindings::page, PinError> {
-        let prot = if access.writes() {
-            bindings::IOMMU_READ | bindings::IOMMU_WRITE
-        } else {
-            bindings::IOMMU_READ
-        };
-        let mut pinned: *mut bindings::page = ptr::null_mut();
-        // SAFETY: The device is live and open, and there is room for one page's pointer.
-        let count = unsafe {
-            bindings::vfio_pin_pages(
-                self.container.as_ptr(),
-                page.start().raw(),
-                1,
-                prot as kernel::ffi::c_int,
-                &mut pinned,
-            )
-        };
-        if count == 1 {
-            return Ok(pinned);
-        }
-        let error = to_result(count).err();
-        Err(error.map_or(PinError::NotMapped, pin_error))
     }
 
     /// The VMM's limit is reached: whoever polls may try again later.
@@ -377,20 +217,21 @@ impl VfioPinner {
         PinError::MemlockLimit
     }
 
-    /// Maps a page for the NIC.
+    /// Maps pages for the NIC.
     ///
     /// # Safety
     ///
-    /// `page` is an ordinary RAM page that VFIO has pinned.
+    /// `page` is an ordinary RAM page that VFIO has pinned, the first of `len_bytes` such bytes that
+    /// follow each other in physical memory.
     unsafe fn map(
         &mut self,
         page: *mut bindings::page,
+        len_bytes: usize,
         direction: bindings::dma_data_direction,
     ) -> Result<BusPage, PinError> {
         let nic = device_ptr(&self.pins.nic);
-        // SAFETY: The page is pinned (the caller's word); the NIC is bound (see `Pins::new`).
-        let bus =
-            unsafe { bindings::dma_map_page_attrs(nic, page, 0, PAGE_SIZE as usize, direction, 0) };
+        // SAFETY: The pages are pinned (the caller's word); the NIC is bound (see `Pins::new`).
+        let bus = unsafe { bindings::dma_map_page_attrs(nic, page, 0, len_bytes, direction, 0) };
         // SAFETY: `bus` is what the DMA API gave for this device.
         if unsafe { bindings::sluice_dma_mapping_error(nic, bus) } != 0 {
             return Err(PinError::NoMemory);
@@ -409,42 +250,90 @@ impl VfioPinner {
             );
         }
         // SAFETY: Mapped above, with the same size and direction.
-        unsafe { bindings::dma_unmap_page_attrs(nic, bus, PAGE_SIZE as usize, direction, 0) };
+        unsafe { bindings::dma_unmap_page_attrs(nic, bus, len_bytes, direction, 0) };
         Err(PinError::NoMemory)
+    }
+
+    /// Makes a [`Page`] of what VFIO has just pinned from `guest` on, and gives it back to VFIO where that
+    /// cannot be: the NIC does not reach it, or it is not ordinary RAM in one piece (invariant 2).
+    fn take(
+        &mut self,
+        guest: GuestPage,
+        access: Access,
+        pinned: &[*mut bindings::page],
+    ) -> Result<Page, PinError> {
+        let result = self.try_take(guest, access, pinned);
+        if result.is_err() {
+            vfio_unpin(&self.container, guest, pinned.len() as u16);
+        }
+        result
+    }
+
+    fn try_take(
+        &mut self,
+        guest: GuestPage,
+        access: Access,
+        pinned: &[*mut bindings::page],
+    ) -> Result<Page, PinError> {
+        let &first = pinned.first().ok_or(PinError::NotMapped)?;
+        let count = u16::try_from(pinned.len()).map_err(|_| PinError::NotMapped)?;
+        let mut end = ptr::null_mut::<u8>();
+        for page in pinned {
+            // SAFETY: VFIO pinned a page and gave its pointer. Null where the page is not ordinary
+            // RAM.
+            let memory = unsafe { bindings::sluice_ram_address(*page) }.cast::<u8>();
+            if memory.is_null() || !(end.is_null() || memory == end) {
+                return Err(PinError::NotMapped);
+            }
+            end = memory.wrapping_add(PAGE_SIZE as usize);
+        }
+        let len_bytes = pinned.len() * PAGE_SIZE as usize;
+        let memory = NonNull::new(end.wrapping_sub(len_bytes)).ok_or(PinError::NotMapped)?;
+        // SAFETY: The pages are RAM, pinned, and follow each other.
+        let map = |direction| unsafe { self.map(first, len_bytes, direction) };
+        let bus = direction(access).map(map).transpose()?;
+        // SAFETY: The pages are pinned, so they can be referred to once more.
+        unsafe { bindings::sluice_pages_get(memory.as_ptr().cast(), count.into()) };
+        self.pinned = self.pinned.saturating_add(count.into());
+        // INVARIANT: Pinned and mapped above, with references of their own.
+        Ok(Page {
+            memory,
+            bus,
+            guest,
+            access,
+            count,
+            container: self.container.clone(),
+        })
+    }
+
+    /// Whether a granule looks as if it were one huge page: by its first page, so that a guest that
+    /// has none costs one pin and not 512.
+    fn is_huge(&self, first: GuestPage, access: Access) -> Result<bool, PinError> {
+        let mut page = [ptr::null_mut()];
+        vfio_pin(&self.container, first, access, &mut page)?;
+        let [page] = page;
+        // SAFETY: VFIO pinned a page and gave its pointer.
+        let is_huge = unsafe { bindings::sluice_starts_huge(page, GRANULE_SHIFT) };
+        vfio_unpin(&self.container, first, 1);
+        Ok(is_huge)
+    }
+
+    /// Pins a granule, in a thread that may wait.
+    fn pin_whole(&mut self, first: GuestPage, access: Access) -> Result<Page, PinError> {
+        if !self.is_huge(first, access)? {
+            return Err(PinError::NotMapped);
+        }
+        let pages = KVec::from_elem(ptr::null_mut(), GRANULE_PAGES as usize, GFP_KERNEL);
+        let mut pages = pages.map_err(|_| PinError::NoMemory)?;
+        vfio_pin(&self.container, first, access, &mut pages)?;
+        self.take(first, access, &pages)
     }
 
     /// Pins a page, in a thread that may wait.
     fn pin_one(&mut self, page: GuestPage, access: Access) -> Result<Page, PinError> {
-        let pinned = self.vfio_pin(page, access)?;
-
-        // SAFETY: VFIO pinned a page and gave its pointer. Null where the page is not ordinary
-        // RAM (invariant 2).
-        let memory = unsafe { bindings::sluice_ram_address(pinned) };
-        let Some(memory) = NonNull::new(memory.cast::<u8>()) else {
-            vfio_unpin(&self.container, page);
-            return Err(PinError::NotMapped);
-        };
-
-        // SAFETY: The page is RAM, and pinned.
-        let map = |direction| unsafe { self.map(pinned, direction) };
-        let bus = match direction(access).map(map).transpose() {
-            Ok(bus) => bus,
-            Err(error) => {
-                vfio_unpin(&self.container, page);
-                return Err(error);
-            }
-        };
-        // SAFETY: The page is pinned, so it can be referred to once more.
-        unsafe { bindings::sluice_page_get(memory.as_ptr().cast()) };
-        self.pinned = self.pinned.saturating_add(1);
-        // INVARIANT: Pinned and mapped above, with a reference of its own.
-        Ok(Page {
-            memory,
-            bus,
-            guest: page,
-            access,
-            container: self.container.clone(),
-        })
+        let mut pages = [ptr::null_mut()];
+        vfio_pin(&self.container, page, access, &mut pages)?;
+        self.take(page, access, &pages)
     }
 }
 
@@ -475,8 +364,29 @@ impl Pinner for VfioPinner {
         result
     }
 
+    fn pin_granule(&mut self, first: GuestPage, access: Access) -> Result<Page, NoGranule> {
+        if self.pins.fence.bars_of_granule(first) {
+            return Err(NoGranule::Refused);
+        }
+        if self.pins.hasty.load(Relaxed) {
+            self.pins.wanted.store(true, Relaxed);
+            return Err(NoGranule::Later);
+        }
+        let start_ns = now_ns();
+        let limits = [&self.limit, &self.granule_limit];
+        if limits.iter().any(|l| l.is_reached(self.pinned, start_ns)) {
+            return Err(NoGranule::Refused);
+        }
+        let pins = self.pins.clone();
+        let result = pins.timed(|| self.pin_whole(first, access));
+        if let Err(PinError::MemlockLimit) = result {
+            self.granule_limit.refused(self.pinned, now_ns());
+        }
+        result.map_err(|_| NoGranule::Refused)
+    }
+
     fn unpin(&mut self, page: Page) {
-        self.pinned = self.pinned.saturating_sub(1);
+        self.pinned = self.pinned.saturating_sub(page.count.into());
         let page = if self.pins.hasty.load(Relaxed) {
             self.pins.wanted.store(true, Relaxed);
             self.pins.put_off(page)
@@ -491,17 +401,6 @@ impl Pinner for VfioPinner {
     fn spent_ns(&self) -> u64 {
         let spent_ns = self.pins.spent_ns.load(Relaxed);
         spent_ns.saturating_sub(self.spent_before_ns)
-    }
-}
-
-/// What an error of `vfio_pin_pages` means.
-fn pin_error(error: Error) -> PinError {
-    match error {
-        code::EPERM => PinError::Denied,
-        code::ENOMEM => PinError::MemlockLimit,
-        // No mapping, a mapping of something that is no memory, a VMM that is gone, or one that
-        // is being replaced.
-        _ => PinError::NotMapped,
     }
 }
 

@@ -131,15 +131,33 @@ void *sluice_ram_address(const struct page *page)
 	return page_address(page);
 }
 
-/* One more, or one less, reference to a page by its address in the direct map. */
-void sluice_page_get(const void *memory)
+/* Whether a pinned page is the first of a huge page, or of 2^order pages in a larger one. */
+bool sluice_starts_huge(struct page *page, unsigned int order)
 {
-	get_page(virt_to_page(memory));
+	const struct folio *folio;
+
+	if (!sluice_ram_address(page))
+		return false;
+	folio = page_folio(page);
+	return folio_order(folio) >= order &&
+	       !(folio_page_idx(folio, page) & ((1UL << order) - 1));
 }
 
-void sluice_page_put(const void *memory)
+/* One more, or one less, reference to each of the pages from an address in the direct map on. */
+void sluice_pages_get(const void *memory, unsigned int count)
 {
-	put_page(virt_to_page(memory));
+	unsigned int i;
+
+	for (i = 0; i < count; i++)
+		get_page(virt_to_page(memory + i * PAGE_SIZE));
+}
+
+void sluice_pages_put(const void *memory, unsigned int count)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++)
+		put_page(virt_to_page(memory + i * PAGE_SIZE));
 }
 
 int sluice_dma_mapping_error(struct device *dev, u64 bus)

@@ -9,6 +9,10 @@ use core::num::NonZeroU64;
 pub const PAGE_SHIFT: u32 = 12;
 /// Size of a guest page and of a pin, in bytes.
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
+/// log2 of [`GRANULE_PAGES`].
+pub const GRANULE_SHIFT: u32 = 9;
+/// Pages in a granule, which are pinned together where the host has them in one huge page: 2 MiB.
+pub const GRANULE_PAGES: u32 = 1 << GRANULE_SHIFT;
 
 /// An address as the guest wrote it into a descriptor or a ring base register (an IOVA of the
 /// slice). Nothing is known about it: it may lie anywhere.
@@ -71,6 +75,16 @@ impl GuestPage {
         GuestAddr(self.0 << PAGE_SHIFT)
     }
 
+    /// First page of the granule that holds this page.
+    pub const fn granule(self) -> Self {
+        Self(self.0 & !(GRANULE_PAGES as u64 - 1))
+    }
+
+    /// This page's place in its granule.
+    pub const fn granule_index(self) -> u16 {
+        (self.0 & (GRANULE_PAGES as u64 - 1)) as u16
+    }
+
     /// The page after this one, or `None` at the top of the address space.
     pub const fn next(self) -> Option<Self> {
         if self.0 == u64::MAX >> PAGE_SHIFT {
@@ -113,6 +127,14 @@ impl BusPage {
     /// The bus address of a byte in this page; `offset` is reduced modulo the page size.
     pub const fn at(self, offset: u16) -> BusAddr {
         BusAddr((self.0.get() & !Self::MARK) | (offset as u64 & (PAGE_SIZE - 1)))
+    }
+
+    /// The page `pages` further on, for pages that were mapped together.
+    pub const fn ahead(self, pages: u16) -> Option<Self> {
+        match self.0.checked_add((pages as u64) << PAGE_SHIFT) {
+            Some(marked) => Some(Self(marked)),
+            None => None,
+        }
     }
 
     /// Whether `other` follows this page directly on the bus.

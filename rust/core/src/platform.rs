@@ -67,13 +67,24 @@ pub enum PinError {
     Later,
 }
 
-/// A guest page that is pinned and, unless it is for the CPU alone, mapped for the NIC. Not `Clone`:
-/// it goes back through [`Pinner::unpin`] exactly once.
+/// Why a granule was not pinned whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoGranule {
+    /// As [`PinError::Later`].
+    Later,
+    /// It is not one piece of memory, all of it for the access that is asked for, within the VMM's
+    /// limit. Its pages one by one may do.
+    Refused,
+}
+
+/// A guest page, or a granule of [`GRANULE_PAGES`](crate::addr::GRANULE_PAGES), that is pinned and,
+/// unless it is for the CPU alone, mapped for the NIC. Not `Clone`: it goes back through
+/// [`Pinner::unpin`] exactly once.
 ///
 /// The guest can read and write the page at any time. Loads are therefore volatile copies; two
 /// loads of one place may differ (invariant 4).
 pub trait PinnedPage {
-    /// Where the NIC finds the page; `None` where it is pinned for the CPU alone.
+    /// Where the NIC finds the page, or a granule's first; `None` where it is pinned for the CPU alone.
     fn bus(&self) -> Option<BusPage>;
     /// Copies 16 bytes at `offset` (a multiple of 16; reduced modulo the page size), as two
     /// little-endian words. Each word is loaded once.
@@ -83,10 +94,10 @@ pub trait PinnedPage {
     fn store_desc(&self, offset: u16, words: [u64; 2]);
     /// Stores a 32-bit little-endian word at `offset` (a multiple of 4) after all earlier stores.
     fn store_u32(&self, offset: u16, value: u32);
-    /// Copies `bytes` into the page at `offset`. Bytes past the end of the page are dropped.
-    fn copy_in(&self, offset: u16, bytes: &[u8]);
-    /// Copies out of the page at `offset` into `bytes`. Bytes past the end of the page are left.
-    fn copy_out(&self, offset: u16, bytes: &mut [u8]);
+    /// Copies `bytes` into the page or granule at `offset`. Bytes past its end are dropped.
+    fn copy_in(&self, offset: u32, bytes: &[u8]);
+    /// Copies out of the page or granule at `offset` into `bytes`. Bytes past its end are left.
+    fn copy_out(&self, offset: u32, bytes: &mut [u8]);
 }
 
 /// Pins guest pages for the slice.
@@ -95,6 +106,12 @@ pub trait Pinner {
     type Page: PinnedPage;
     /// Pins `page`, charges it to the VMM and maps it as `access` says. Sleeps.
     fn pin(&mut self, page: GuestPage, access: Access) -> Result<Self::Page, PinError>;
+    /// Does the same for the granule that begins with page `first`, as one: on the bus, too, its pages
+    /// follow each other. All of it or nothing. Sleeps.
+    fn pin_granule(&mut self, first: GuestPage, access: Access) -> Result<Self::Page, NoGranule> {
+        let _ = (first, access);
+        Err(NoGranule::Refused)
+    }
     /// Unmaps and unpins. The caller has seen to invariant 3.
     fn unpin(&mut self, page: Self::Page);
     /// Nanoseconds spent in pinning and unpinning so far, by whomever.

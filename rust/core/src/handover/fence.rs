@@ -10,6 +10,7 @@ use core::ops::Range;
 
 use crate::addr::{
     GuestPage,
+    GRANULE_PAGES,
     PAGE_SHIFT,
     PAGE_SIZE, //
 };
@@ -88,5 +89,12 @@ impl Bars {
     pub fn has(&self, page: GuestPage) -> bool {
         let within = |bar: &Bar| bar.pages.contains(&page.pfn());
         self.others != 0 || self.bars.iter().flatten().any(within)
+    }
+
+    /// Whether a page of the granule that begins with `first` may not be pinned now.
+    pub fn has_of_granule(&self, first: GuestPage) -> bool {
+        let end = first.pfn().saturating_add(GRANULE_PAGES.into());
+        let touches = |bar: &Bar| bar.pages.start < end && first.pfn() < bar.pages.end;
+        self.others != 0 || self.bars.iter().flatten().any(touches)
     }
 }

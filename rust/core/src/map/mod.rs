@@ -9,25 +9,29 @@
 //! [`MapRef`] (acquired, not yet shown to the NIC) → [`InFlight`] (named by a shadow descriptor) →
 //! [`Mapper::release`], which asks for an [`AtRest`].
 
+mod hints;
 mod pins;
+mod slot;
 mod strategy;
 mod table;
 
 pub use pins::PinMap;
 pub use strategy::Strategy;
 
-use core::num::NonZeroU32;
-
 use crate::addr::{
     BusPage,
-    GuestPage, //
+    GuestPage,
+    PAGE_SHIFT,
+    PAGE_SIZE, //
 };
 use crate::check::Rejection;
 use crate::platform::{
     Access,
+    PinnedPage,
     Pinner, //
 };
 use crate::ring::AtRest;
+use slot::Slot;
 
 /// Guest pages from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,11 @@ impl PageRange {
         self.first <= page && page <= self.last
     }
 
+    /// Whether the granule that begins with `first` has a page in the range.
+    fn touches_granule(&self, first: GuestPage) -> bool {
+        self.first.granule() <= first && first <= self.last
+    }
+
     /// Pages less one (the number itself need not fit).
     const fn span(&self) -> u64 {
         self.last.pfn().saturating_sub(self.first.pfn())
@@ -81,7 +90,7 @@ impl PageRange {
 #[derive(Debug)]
 #[must_use]
 pub struct MapRef {
-    slot: NonZeroU32,
+    slot: Slot,
     bus: Option<BusPage>,
 }
 
@@ -102,7 +111,40 @@ impl MapRef {
 #[derive(Debug)]
 #[must_use]
 pub struct InFlight {
-    slot: NonZeroU32,
+    slot: Slot,
+}
+
+/// The memory of a pinned page, for the CPU.
+#[derive(Debug)]
+pub struct Memory<'a, Page> {
+    /// What was pinned: the page itself, or the granule that it lies in.
+    pinned: &'a Page,
+    /// The page's place in it.
+    index: u16,
+}
+
+impl<Page: PinnedPage> Memory<'_, Page> {
+    /// Where `len` bytes from `offset` of the page begin in what was pinned, and how many of them
+    /// lie in the page.
+    fn span(&self, offset: u16, len: usize) -> (u32, usize) {
+        let offset = offset & (PAGE_SIZE as u16 - 1);
+        let start = (u32::from(self.index) << PAGE_SHIFT) + u32::from(offset);
+        (start, len.min(usize::from(PAGE_SIZE as u16 - offset)))
+    }
+
+    /// Copies `bytes` into the page at `offset`. Bytes past the end of the page are dropped.
+    pub fn copy_in(&self, offset: u16, bytes: &[u8]) {
+        let (start, len) = self.span(offset, bytes.len());
+        self.pinned
+            .copy_in(start, bytes.get(..len).unwrap_or_default());
+    }
+
+    /// Copies out of the page at `offset` into `bytes`. Bytes past the end of the page are left.
+    pub fn copy_out(&self, offset: u16, bytes: &mut [u8]) {
+        let (start, len) = self.span(offset, bytes.len());
+        self.pinned
+            .copy_out(start, bytes.get_mut(..len).unwrap_or_default());
+    }
 }
 
 /// Why a page could not be had.
@@ -137,6 +179,8 @@ pub struct MapStats {
     pub pin_time_ns: u64,
     /// Pages pinned now.
     pub pinned: u32,
+    /// Granules pinned now. Their pages are among [`Self::pinned`], and so in all counts of pages.
+    pub granules: u32,
     /// Most pages that were pinned at a time.
     pub pinned_most: u32,
 }
@@ -156,6 +200,7 @@ impl MapStats {
             leaked: self.leaked + earlier.leaked,
             pin_time_ns: self.pin_time_ns + earlier.pin_time_ns,
             pinned: self.pinned,
+            granules: self.granules,
             pinned_most: self.pinned_most.max(earlier.pinned_most),
         }
     }
@@ -163,6 +208,7 @@ impl MapStats {
     /// These counters when the map is gone: what it leaked stays in [`Self::leaked`].
     pub fn at_rest(mut self) -> Self {
         self.pinned = 0;
+        self.granules = 0;
         self
     }
 }
@@ -172,7 +218,7 @@ pub trait Mapper<P: Pinner> {
     /// Whether pages are for the CPU to copy, and have no place on the bus.
     fn copies(&self) -> bool;
 
-    /// Pins and maps `page`, or finds it pinned. Sleeps when it must pin.
+    /// Pins and maps `page`, alone or with its granule, or finds it pinned. Sleeps when it must pin.
     fn acquire(
         &mut self,
         pinner: &mut P,
@@ -190,15 +236,16 @@ pub trait Mapper<P: Pinner> {
     /// never mapped for the NIC is given back.
     fn leak(&mut self, pinner: &mut P, page: InFlight);
 
-    /// The pinned page behind a posted one, for the CPU's access.
-    fn page(&self, page: &InFlight) -> Option<&P::Page>;
+    /// The memory of a posted page, for the CPU's access.
+    fn page(&self, page: &InFlight) -> Option<Memory<'_, P::Page>>;
 
-    /// The pinned page behind one that was not shown to the NIC, for the CPU's access.
-    fn acquired(&self, page: &MapRef) -> Option<&P::Page>;
+    /// The memory of a page that was not shown to the NIC, for the CPU's access.
+    fn acquired(&self, page: &MapRef) -> Option<Memory<'_, P::Page>>;
 
     /// The VMM takes `range` away: unpins at once what is idle, and marks the rest to be unpinned
-    /// at its last release; none of it is handed out again. Returns how many pages of the range
-    /// are still pinned; the caller quiesces until it is 0.
+    /// at its last release; none of it is handed out again. A granule that has a page in the range
+    /// goes as a whole. Returns how many of these pages are still pinned; the caller quiesces until
+    /// it is 0.
     fn invalidate(&mut self, pinner: &mut P, range: PageRange) -> u32;
 
     /// Whether a page of `range` is in use: for reception if `writes`, for transmission if not.

@@ -3,8 +3,12 @@
 //! Every strategy over one table: they differ in what is looked up, and in what an idle page is
 //! worth.
 
-use core::num::NonZeroU32;
-
+use super::hints::Hints;
+use super::slot::{
+    At,
+    Kind,
+    Slot, //
+};
 use super::table::{
     Entry,
     Table, //
@@ -15,14 +19,19 @@ use super::{
     MapRef,
     MapStats,
     Mapper,
+    Memory,
     PageRange,
     Strategy, //
 };
-use crate::addr::GuestPage;
+use crate::addr::{
+    GuestPage,
+    GRANULE_PAGES, //
+};
 use crate::check::Rejection;
 use crate::platform::{
     Access,
     Alloc,
+    NoGranule,
     PinError,
     PinnedPage,
     Pinner, //
@@ -36,35 +45,56 @@ const SMALL_RANGE: u64 = 64;
 /// The pins of a slice, under a [`Strategy`] that can be changed at any time.
 ///
 /// A hit takes no lock and no allocation.
+///
+/// A granule counts for all of its pages, in use or not. None is ever evicted to make room for another: a
+/// guest whose pages do not fit would have them pinned and unpinned by the thousand.
 pub struct PinMap<P: Pinner, A: Alloc> {
     strategy: Strategy,
-    table: Table<P::Page, A>,
-    /// Entries for [`Access::Write`] in use. Receive buffers wait long for their packet; they may
-    /// not starve transmission of slots.
-    write_users: u32,
-    write_limit: u32,
+    pages: Table<P::Page, A>,
+    granules: Table<P::Page, A>,
+    hints: Hints<A>,
+    limit_pages: u32,
+    /// Pages that transmission cannot count on. Those of entries for [`Access::Write`] in use: receive
+    /// buffers wait long for their packet. And those of granules for [`Access::Read`]: a packet that
+    /// has a few bytes in one keeps it from making room for the rest.
+    spoken_for: u32,
+    /// Times that an entry has become idle, for their order across the tables.
+    now: u32,
     stats: MapStats,
 }
 
 impl<P: Pinner, A: Alloc> PinMap<P, A> {
     /// Fewest pages that a table may have: a transmit packet and as much for receive buffers.
     pub const MIN_PAGES: u32 = 2 * Self::TX_RESERVE;
+    /// Most pages.
+    const MAX_PAGES: u32 = 1 << 24;
     /// Pages that receive buffers leave to transmission: two for each piece of the largest packet.
     const TX_RESERVE: u32 = 2 * crate::tx::MAX_PIECES as u32;
 
     /// A map of at most `limit_pages` pages ([`Self::MIN_PAGES`] at least). `seed` should be random
     /// and hidden from the guest. `None` when out of memory or out of range. Sleeps.
     pub fn new(strategy: Strategy, limit_pages: u32, seed: u64) -> Option<Self> {
-        if !(Self::MIN_PAGES..=1 << 24).contains(&limit_pages) {
+        const { assert!(Self::MAX_PAGES <= Slot::MAX_PAGES) };
+        const { assert!(Self::MAX_PAGES / GRANULE_PAGES <= Slot::MAX_GRANULES) };
+        if !(Self::MIN_PAGES..=Self::MAX_PAGES).contains(&limit_pages) {
             return None;
         }
         Some(Self {
             strategy,
-            table: Table::new(limit_pages, seed)?,
-            write_users: 0,
-            write_limit: limit_pages - Self::TX_RESERVE,
+            pages: Table::new(limit_pages, seed)?,
+            granules: Table::new(Self::max_granules(limit_pages).max(2), seed)?,
+            hints: Hints::new()?,
+            limit_pages,
+            spoken_for: 0,
+            now: 0,
             stats: MapStats::default(),
         })
+    }
+
+    /// Half of the pages may be in granules. The other half is enough for a full ring of receive
+    /// buffers, whatever the guest sends from.
+    const fn max_granules(limit_pages: u32) -> u32 {
+        limit_pages / 2 / GRANULE_PAGES
     }
 
     /// The strategy.
@@ -77,30 +107,121 @@ impl<P: Pinner, A: Alloc> PinMap<P, A> {
     /// mapped for the NIC from now on stops the queues first.
     pub fn set_strategy(&mut self, pinner: &mut P, strategy: Strategy) {
         self.strategy = strategy;
-        while let Some(index) = self.table.oldest() {
-            self.table.idle_remove(index);
-            self.unpin(pinner, index);
+        while let Some(at) = self.oldest() {
+            self.table_mut(at.kind).idle_remove(at.index);
+            self.unpin(pinner, at);
         }
     }
 
+    fn table(&self, kind: Kind) -> &Table<P::Page, A> {
+        match kind {
+            Kind::Page => &self.pages,
+            Kind::Granule => &self.granules,
+        }
+    }
+
+    fn table_mut(&mut self, kind: Kind) -> &mut Table<P::Page, A> {
+        match kind {
+            Kind::Page => &mut self.pages,
+            Kind::Granule => &mut self.granules,
+        }
+    }
+
+    fn entry(&self, at: At) -> Option<&Entry<P::Page>> {
+        self.table(at.kind).get(at.index)
+    }
+
+    fn entry_mut(&mut self, at: At) -> Option<&mut Entry<P::Page>> {
+        self.table_mut(at.kind).get_mut(at.index)
+    }
+
+    /// What holds `page` and can be handed out. There are granules under one strategy only.
+    fn find(&self, page: GuestPage, access: Access) -> Option<At> {
+        if self.stats.granules != 0 && self.strategy.pins_granules(access) {
+            if let Some(index) = self.granules.find(page.granule(), access) {
+                return Some(At::granule(index));
+            }
+        }
+        if !self.strategy.shares() {
+            return None;
+        }
+        self.pages.find(page, access).map(At::page)
+    }
+
+    /// The idle entry that was used longest ago.
+    fn oldest(&self) -> Option<At> {
+        let (page, granule) = (self.pages.oldest(), self.granules.oldest());
+        let (page, granule) = (page.map(At::page), granule.map(At::granule));
+        // The count of times wraps.
+        let age = |at| self.entry(at).map(|e| self.now.wrapping_sub(e.idle_since));
+        match (page, granule) {
+            (Some(page), Some(granule)) if age(granule) > age(page) => Some(granule),
+            (None, granule) => granule,
+            (page, _) => page,
+        }
+    }
+
+    fn idle_push(&mut self, at: At) {
+        self.now = self.now.wrapping_add(1);
+        let now = self.now;
+        self.table_mut(at.kind).idle_push(at.index, now);
+    }
+
+    /// Takes in what was pinned.
+    fn insert(
+        &mut self,
+        pinner: &mut P,
+        (key, access): (GuestPage, Access),
+        kind: Kind,
+        pinned: P::Page,
+    ) -> Result<At, MapError> {
+        let index = match self.table_mut(kind).insert(key, access, pinned) {
+            Ok(index) => index,
+            Err(pinned) => {
+                // Not reached: there are as many slots as the limit on pages allows.
+                pinner.unpin(pinned);
+                return Err(MapError::Busy);
+            }
+        };
+        self.stats.pins += u64::from(kind.pages());
+        self.stats.pinned += kind.pages();
+        self.stats.pinned_most = self.stats.pinned_most.max(self.stats.pinned);
+        if kind == Kind::Granule {
+            self.stats.granules += 1;
+            if !access.writes() {
+                self.spoken_for += kind.pages();
+            }
+        }
+        Ok(At { kind, index })
+    }
+
     /// Unpins an entry without users that is in no idle list, and frees its slot.
-    fn unpin(&mut self, pinner: &mut P, index: u32) {
-        if let Some(page) = self.table.remove(index) {
-            pinner.unpin(page);
-            self.stats.unpins += 1;
-            self.stats.pinned = self.stats.pinned.saturating_sub(1);
+    fn unpin(&mut self, pinner: &mut P, at: At) {
+        let reads = self.entry(at).is_some_and(|entry| !entry.access.writes());
+        let Some(pinned) = self.table_mut(at.kind).remove(at.index) else {
+            return;
+        };
+        pinner.unpin(pinned);
+        let pages = at.kind.pages();
+        self.stats.unpins += u64::from(pages);
+        self.stats.pinned = self.stats.pinned.saturating_sub(pages);
+        if at.kind == Kind::Granule {
+            self.stats.granules = self.stats.granules.saturating_sub(1);
+            if reads {
+                self.spoken_for = self.spoken_for.saturating_sub(pages);
+            }
         }
     }
 
     /// Unpins the least recently used idle entry, if the strategy allows it; `false` if there is
     /// none.
     fn evict(&mut self, pinner: &mut P) -> bool {
-        let Some(index) = self.table.oldest().filter(|_| self.strategy.evicts()) else {
+        let Some(at) = self.oldest().filter(|_| self.strategy.evicts()) else {
             return false;
         };
-        self.table.idle_remove(index);
-        self.unpin(pinner, index);
-        self.stats.evictions += 1;
+        self.table_mut(at.kind).idle_remove(at.index);
+        self.unpin(pinner, at);
+        self.stats.evictions += u64::from(at.kind.pages());
         true
     }
 
@@ -113,43 +234,88 @@ impl<P: Pinner, A: Alloc> PinMap<P, A> {
         }
     }
 
-    /// Pins a page that is not in the table.
-    fn pin(&mut self, pinner: &mut P, key: GuestPage, access: Access) -> Result<P::Page, MapError> {
-        let mut result = pinner.pin(key, access);
+    /// Whether transmission can spare that many pages more.
+    const fn spares(&self, pages: u32) -> bool {
+        self.spoken_for + pages <= self.limit_pages - Self::TX_RESERVE
+    }
+
+    /// Whether there is room for another granule as things are.
+    const fn fits_granule(&self) -> bool {
+        self.stats.granules < Self::max_granules(self.limit_pages)
+            && self.stats.pinned + GRANULE_PAGES <= self.limit_pages
+            && self.spares(GRANULE_PAGES)
+    }
+
+    /// Pins the granule of a page that is not in the tables, if that looks worth it. `None`: it is to
+    /// be the page alone.
+    fn pin_granule(
+        &mut self,
+        pinner: &mut P,
+        page: GuestPage,
+        access: Access,
+    ) -> Result<Option<At>, MapError> {
+        let (key, misses) = (page.granule(), self.stats.misses);
+        if !self.strategy.pins_granules(access)
+            || !self.fits_granule()
+            || !self.hints.is_due(key, access.writes(), misses)
+        {
+            return Ok(None);
+        }
+        match pinner.pin_granule(key, access) {
+            Ok(granule) => {
+                // Its pages that were pinned before are found no more, and go as the oldest.
+                self.hints.forget(key, access.writes());
+                let at = self.insert(pinner, (key, access), Kind::Granule, granule)?;
+                Ok(Some(at))
+            }
+            Err(NoGranule::Later) => Err(MapError::Busy),
+            Err(NoGranule::Refused) => {
+                self.hints.note_refusal(key, access.writes(), misses);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Pins a page that is not in the tables.
+    fn pin_page(
+        &mut self,
+        pinner: &mut P,
+        page: GuestPage,
+        access: Access,
+    ) -> Result<At, MapError> {
+        if self.stats.pinned >= self.limit_pages && !self.evict(pinner) {
+            return Err(self.full());
+        }
+        let mut result = pinner.pin(page, access);
         // One idle page may be what is missing. If it is not, later ones are tried one by one, and
         // in the end the limit is too small for a packet.
         if let Err(PinError::MemlockLimit | PinError::NoMemory) = result {
             if self.evict(pinner) {
-                result = pinner.pin(key, access);
+                result = pinner.pin(page, access);
             }
         }
-        result.map_err(|error| match error {
+        let pinned = result.map_err(|error| match error {
             PinError::MemlockLimit => self.full(),
             PinError::Later => MapError::Busy,
             error => MapError::Refused(error.into()),
-        })
-    }
-
-    fn insert(&mut self, pinner: &mut P, key: GuestPage, access: Access) -> Result<u32, MapError> {
-        if self.table.is_full() && !self.evict(pinner) {
-            return Err(self.full());
+        })?;
+        if self.strategy.pins_granules(access) {
+            self.hints.note_pin(page.granule(), access.writes());
         }
-        let page = self.pin(pinner, key, access)?;
-        self.stats.pins += 1;
-        self.stats.pinned += 1;
-        self.stats.pinned_most = self.stats.pinned_most.max(self.stats.pinned);
-        self.table.insert(key, access, page).map_err(|page| {
-            // Not reached: a free slot was seen above, and pinning takes none.
-            pinner.unpin(page);
-            self.stats.unpins += 1;
-            self.stats.pinned -= 1;
-            MapError::Busy
-        })
+        self.insert(pinner, (page, access), Kind::Page, pinned)
     }
 
-    fn put(&mut self, pinner: &mut P, slot: NonZeroU32) {
-        let index = slot.get() - 1;
-        let Some(entry) = self.table.get_mut(index) else {
+    /// Pins what is not in the tables.
+    fn miss(&mut self, pinner: &mut P, page: GuestPage, access: Access) -> Result<At, MapError> {
+        match self.pin_granule(pinner, page, access)? {
+            Some(at) => Ok(at),
+            None => self.pin_page(pinner, page, access),
+        }
+    }
+
+    fn put(&mut self, pinner: &mut P, slot: Slot) {
+        let at = slot.at();
+        let Some(entry) = self.entry_mut(at) else {
             return;
         };
         entry.users = entry.users.saturating_sub(1);
@@ -158,49 +324,84 @@ impl<P: Pinner, A: Alloc> PinMap<P, A> {
         }
         let (doomed, access) = (entry.doomed, entry.access);
         if access.writes() {
-            self.write_users = self.write_users.saturating_sub(1);
+            self.spoken_for = self.spoken_for.saturating_sub(at.kind.pages());
         }
-        if !doomed && self.strategy.keeps(access) {
-            self.table.idle_push(index);
+        let keeps = match at.kind {
+            Kind::Page => self.strategy.keeps(access),
+            Kind::Granule => self.strategy.pins_granules(access),
+        };
+        if !doomed && keeps {
+            self.idle_push(at);
         } else {
-            self.unpin(pinner, index);
-            self.stats.invalidations += u64::from(doomed);
+            self.unpin(pinner, at);
+            if doomed {
+                self.stats.invalidations += u64::from(at.kind.pages());
+            }
         }
     }
 
-    /// Takes entry `index` from the VMM's side. Returns whether it is still pinned.
-    fn doom(&mut self, pinner: &mut P, index: u32) -> bool {
-        let Some(entry) = self.table.get_mut(index) else {
-            return false;
+    /// Takes an entry from the VMM's side. Returns how many pages are still pinned.
+    fn doom(&mut self, pinner: &mut P, at: At) -> u32 {
+        let Some(entry) = self.entry_mut(at) else {
+            return 0;
         };
         if entry.page.is_none() {
-            return false;
+            return 0;
         }
         if entry.users != 0 {
             entry.doomed = true;
-            return true;
+            return at.kind.pages();
         }
-        self.table.idle_remove(index);
-        self.unpin(pinner, index);
-        self.stats.invalidations += 1;
-        false
+        self.table_mut(at.kind).idle_remove(at.index);
+        self.unpin(pinner, at);
+        self.stats.invalidations += u64::from(at.kind.pages());
+        0
     }
 
-    /// Takes every entry for one page; returns how many are still pinned.
-    fn doom_all(&mut self, pinner: &mut P, key: GuestPage, writes: bool) -> u32 {
+    /// Takes every entry for one page or granule; returns how many pages are still pinned.
+    fn doom_all(&mut self, pinner: &mut P, key: GuestPage, kind: Kind) -> u32 {
         let mut busy = 0;
-        let mut index = self.table.first(key, writes);
-        for _ in 0..self.table.len() {
-            let next = self.table.after(index);
-            let Some(entry) = self.table.get(index) else {
-                break;
-            };
-            if entry.key == key && entry.access.writes() == writes {
-                busy += u32::from(self.doom(pinner, index));
+        for writes in [false, true] {
+            let mut index = self.table(kind).first(key, writes);
+            for _ in 0..self.table(kind).len() {
+                let next = self.table(kind).after(index);
+                let at = At { kind, index };
+                let Some(entry) = self.entry(at) else {
+                    break;
+                };
+                if entry.key == key && entry.access.writes() == writes {
+                    busy += self.doom(pinner, at);
+                }
+                index = next;
             }
-            index = next;
         }
         busy
+    }
+
+    /// Takes every entry of one table that `within` names; returns how many pages are still pinned.
+    fn doom_within(
+        &mut self,
+        pinner: &mut P,
+        kind: Kind,
+        within: impl Fn(GuestPage) -> bool,
+    ) -> u32 {
+        let mut busy = 0;
+        for index in 0..self.table(kind).len() {
+            let at = At { kind, index };
+            let doomed = |e: &Entry<P::Page>| e.page.is_some() && within(e.key);
+            if self.entry(at).is_some_and(doomed) {
+                busy += self.doom(pinner, at);
+            }
+        }
+        busy
+    }
+
+    /// The pinned memory behind a page.
+    fn memory(&self, slot: Slot) -> Option<Memory<'_, P::Page>> {
+        Some(Memory {
+            pinned: self.entry(slot.at())?.page.as_ref()?,
+            index: slot.place(),
+        })
     }
 }
 
@@ -216,40 +417,38 @@ impl<P: Pinner, A: Alloc> Mapper<P> for PinMap<P, A> {
         access: Access,
     ) -> Result<MapRef, MapError> {
         let access = self.strategy.pin_for(access);
-        let found = if self.strategy.shares() {
-            self.table.find(page, access)
-        } else {
-            None
-        };
         let write = access.writes();
-        let users = |index| self.table.get(index).map_or(0, |entry| entry.users);
+        let found = self.find(page, access);
+        let users = |at| self.entry(at).map_or(0, |entry| entry.users);
         let idle = found.map_or(0, users) == 0;
-        if write && idle && self.write_users >= self.write_limit {
+        let pages = found.map_or(1, |at| at.kind.pages());
+        if write && idle && !self.spares(pages) {
             self.stats.busy += 1;
             return Err(MapError::Busy);
         }
-        let index = match found {
-            Some(index) => {
+        let at = match found {
+            Some(at) => {
                 self.stats.hits += 1;
                 if idle {
-                    self.table.idle_remove(index);
+                    self.table_mut(at.kind).idle_remove(at.index);
                 }
-                index
+                at
             }
             None => {
                 self.stats.misses += 1;
-                self.insert(pinner, page, access).inspect_err(|error| {
+                self.miss(pinner, page, access).inspect_err(|error| {
                     self.stats.busy += u64::from(*error == MapError::Busy);
                 })?
             }
         };
-        let entry = self.table.get_mut(index).ok_or(MapError::Busy)?;
+        let slot = Slot::new(at, page.granule_index()).ok_or(MapError::Busy)?;
+        let entry = self.entry_mut(at).ok_or(MapError::Busy)?;
         let bus = entry.page.as_ref().ok_or(MapError::Busy)?.bus();
-        let slot = NonZeroU32::new(index + 1).ok_or(MapError::Busy)?;
         entry.users += 1;
         if write && idle {
-            self.write_users += 1;
+            self.spoken_for += at.kind.pages();
         }
+        let bus = bus.and_then(|first| first.ahead(slot.place()));
         Ok(MapRef { slot, bus })
     }
 
@@ -262,7 +461,8 @@ impl<P: Pinner, A: Alloc> Mapper<P> for PinMap<P, A> {
     }
 
     fn leak(&mut self, pinner: &mut P, page: InFlight) {
-        let Some(entry) = self.table.get_mut(page.slot.get() - 1) else {
+        let at = page.slot.at();
+        let Some(entry) = self.entry_mut(at) else {
             return;
         };
         if !entry.access.is_by_nic() {
@@ -271,45 +471,46 @@ impl<P: Pinner, A: Alloc> Mapper<P> for PinMap<P, A> {
         }
         entry.doomed = true;
         if !core::mem::replace(&mut entry.leaked, true) {
-            self.stats.leaked += 1;
+            self.stats.leaked += u64::from(at.kind.pages());
         }
     }
 
-    fn page(&self, page: &InFlight) -> Option<&P::Page> {
-        self.table.get(page.slot.get() - 1)?.page.as_ref()
+    fn page(&self, page: &InFlight) -> Option<Memory<'_, P::Page>> {
+        self.memory(page.slot)
     }
 
-    fn acquired(&self, page: &MapRef) -> Option<&P::Page> {
-        self.table.get(page.slot.get() - 1)?.page.as_ref()
+    fn acquired(&self, page: &MapRef) -> Option<Memory<'_, P::Page>> {
+        self.memory(page.slot)
     }
 
     fn invalidate(&mut self, pinner: &mut P, range: PageRange) -> u32 {
-        // The work is bounded by the table, never by the range: the VMM takes away 2^52 pages at
+        self.hints.forget_range(range);
+        // The work is bounded by the tables, never by the range: the VMM takes away 2^52 pages at
         // a time when it leaves.
-        let mut busy = 0;
-        if range.span() < SMALL_RANGE {
-            let mut page = Some(range.first());
-            while let Some(key) = page.filter(|page| range.contains(*page)) {
-                for writes in [false, true] {
-                    busy += self.doom_all(pinner, key, writes);
-                }
-                page = key.next();
-            }
-            return busy;
+        if range.span() >= SMALL_RANGE {
+            let touched = |first| range.touches_granule(first);
+            return self.doom_within(pinner, Kind::Granule, touched)
+                + self.doom_within(pinner, Kind::Page, |page| range.contains(page));
         }
-        for index in 0..self.table.len() {
-            let within = |e: &Entry<P::Page>| e.page.is_some() && range.contains(e.key);
-            if self.table.get(index).is_some_and(within) {
-                busy += u32::from(self.doom(pinner, index));
+        let mut busy = 0;
+        let mut page = Some(range.first());
+        let mut granule = None;
+        while let Some(key) = page.filter(|page| range.contains(*page)) {
+            busy += self.doom_all(pinner, key, Kind::Page);
+            if granule.replace(key.granule()) != Some(key.granule()) {
+                busy += self.doom_all(pinner, key.granule(), Kind::Granule);
             }
+            page = key.next();
         }
         busy
     }
 
     fn uses(&self, range: PageRange, writes: bool) -> bool {
-        (0..self.table.len())
-            .filter_map(|index| self.table.get(index))
-            .any(|e| e.users != 0 && e.access.writes() == writes && range.contains(e.key))
+        let used = |e: &Entry<P::Page>| e.users != 0 && e.access.writes() == writes;
+        self.granules
+            .iter()
+            .any(|e| used(e) && range.touches_granule(e.key))
+            || self.pages.iter().any(|e| used(e) && range.contains(e.key))
     }
 
     fn stats(&self) -> MapStats {

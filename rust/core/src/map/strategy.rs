@@ -65,6 +65,11 @@ impl Strategy {
         !matches!(self, Self::DirectMap)
     }
 
+    /// Whether whole granules are pinned where they can be.
+    pub(super) const fn pins_granules(self, access: Access) -> bool {
+        matches!(self, Self::Persistent) && access.is_by_nic()
+    }
+
     /// Whether a page pinned for `access` stays pinned when nobody uses it.
     pub(super) const fn keeps(self, access: Access) -> bool {
         match self {

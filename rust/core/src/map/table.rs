@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A table of pinned pages: hash chains to find them, and a list of the idle ones by age.
+//! A table of pinned pages, or of pinned granules: hash chains to find them, and a list of the idle
+//! ones by age.
 //!
 //! Of fixed size, allocated once. Knows nothing of when a page is pinned or unpinned.
 
@@ -13,10 +14,11 @@ use crate::platform::{
 /// No entry.
 pub(super) const NIL: u32 = u32::MAX;
 
-/// One pinned page, or a free slot.
+/// One pinned page or granule, or a free slot.
 pub(super) struct Entry<Page> {
     /// `None` in a free slot.
     pub(super) page: Option<Page>,
+    /// The page; of a granule, the first one.
     pub(super) key: GuestPage,
     pub(super) access: Access,
     /// Acquired and not given back.
@@ -27,6 +29,8 @@ pub(super) struct Entry<Page> {
     pub(super) leaked: bool,
     /// Next in the hash chain, or in the free list.
     next: u32,
+    /// When it was last put among the idle ones.
+    pub(super) idle_since: u32,
     /// Neighbours among the idle ones, in order of use.
     older: u32,
     newer: u32,
@@ -58,6 +62,7 @@ impl<Page, A: Alloc> Table<Page, A> {
                 doomed: false,
                 leaked: false,
                 next: if next < len { next } else { NIL },
+                idle_since: 0,
                 older: NIL,
                 newer: NIL,
             }
@@ -78,9 +83,9 @@ impl<Page, A: Alloc> Table<Page, A> {
         self.entries.len() as u32
     }
 
-    /// Whether every slot holds a page.
-    pub(super) const fn is_full(&self) -> bool {
-        self.free == NIL
+    /// All slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<Page>> {
+        self.entries.iter()
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&Entry<Page>> {
@@ -191,9 +196,10 @@ impl<Page, A: Alloc> Table<Page, A> {
     }
 
     /// Puts an entry behind all idle ones.
-    pub(super) fn idle_push(&mut self, index: u32) {
+    pub(super) fn idle_push(&mut self, index: u32, now: u32) {
         let older = core::mem::replace(&mut self.newest, index);
         if let Some(entry) = self.get_mut(index) {
+            entry.idle_since = now;
             entry.older = older;
             entry.newer = NIL;
         }

@@ -25,7 +25,6 @@ use crate::platform::{
     Access,
     Bounce,
     HwQueue,
-    PinnedPage,
     Pinner, //
 };
 use crate::ring::{

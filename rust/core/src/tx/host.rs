@@ -26,7 +26,6 @@ use crate::platform::{
     Access,
     Alloc,
     Bounce,
-    PinnedPage,
     Platform, //
 };
 use crate::source::{

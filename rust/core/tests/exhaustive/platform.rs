@@ -40,10 +40,10 @@ impl PinnedPage for Page {
             [None, Some(u64::from(value) << 32)],
         );
     }
-    fn copy_in(&self, _: u16, _: &[u8]) {
+    fn copy_in(&self, _: u32, _: &[u8]) {
         panic!("nothing is copied");
     }
-    fn copy_out(&self, _: u16, bytes: &mut [u8]) {
+    fn copy_out(&self, _: u32, bytes: &mut [u8]) {
         // The reader of a received packet's address.
         bytes.fill(0);
     }

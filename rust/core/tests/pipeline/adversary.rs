@@ -16,6 +16,7 @@ use crate::sim::{
     SimBuilder,
     SimMachine, //
 };
+use sluice_core::addr::GRANULE_PAGES;
 use sluice_core::check::Rejection;
 use sluice_core::map::{
     Mapper,
@@ -32,6 +33,8 @@ use sluice_core::source::{
 };
 
 const GUEST_PAGES: u64 = 360;
+/// For those who have granules: three of them.
+const HUGE_PAGES: u64 = 3 * 512 + 100;
 const MAX_FRAME: u32 = 1522;
 
 /// What came of many runs.
@@ -47,12 +50,16 @@ struct Tally {
     evictions: u64,
     busy: u64,
     leaked: u64,
+    /// Most granules at a time, of each run; and how often one was in flight and taken away.
+    granules: u64,
+    granules_quiesced: u64,
     rejected: BTreeMap<&'static str, u64>,
 }
 
 struct Attack {
     rig: Rig,
     rng: Rng,
+    guest_pages: u64,
     /// Where the guest believes the rings to be.
     tx_base: u64,
     rx_base: u64,
@@ -64,6 +71,8 @@ struct Attack {
     may_stick: bool,
     unmaps: u64,
     quiesced: u64,
+    granules: u64,
+    granules_quiesced: u64,
 }
 
 impl Attack {
@@ -74,8 +83,13 @@ impl Attack {
         flaws: u64,
         may_stick: bool,
     ) -> Self {
-        let builder = builder.seed(seed).guest_pages(GUEST_PAGES);
-        let mut rig = Rig::new(strategy, builder, Map::MIN_PAGES);
+        let builder = builder.seed(seed);
+        let (guest_pages, map_pages) = if builder.has_huge_pages() {
+            (HUGE_PAGES, 2048)
+        } else {
+            (GUEST_PAGES, Map::MIN_PAGES)
+        };
+        let mut rig = Rig::new(strategy, builder.guest_pages(guest_pages), map_pages);
         rig.sim.world().hostile = true;
         if seed / 4 % 2 == 0 {
             // Frames are checked, and made of twos to begin with.
@@ -86,12 +100,13 @@ impl Attack {
                 broadcast: true,
                 link_local: false,
             });
-            let memory = vec![2; (GUEST_PAGES << 12) as usize];
+            let memory = vec![2; (guest_pages << 12) as usize];
             rig.sim.world().guest_write(0, &memory);
         }
         Self {
             rig,
             rng: Rng::new(!seed),
+            guest_pages,
             tx_base: 0,
             rx_base: 0,
             tx_count: 8,
@@ -102,6 +117,8 @@ impl Attack {
             may_stick,
             unmaps: 0,
             quiesced: 0,
+            granules: 0,
+            granules_quiesced: 0,
         }
     }
 
@@ -112,13 +129,13 @@ impl Attack {
                 u64::MAX,
                 u64::MAX - 1000,
                 0xfee0_0000,
-                (GUEST_PAGES << 12) - 20,
+                (self.guest_pages << 12) - 20,
                 self.rng.next(),
                 self.rng.next() >> 20,
             ];
             return self.rng.pick(&wild);
         }
-        self.rng.below(GUEST_PAGES << 12)
+        self.rng.below(self.guest_pages << 12)
     }
 
     fn flaw(&mut self, words: &mut [u64; 2]) {
@@ -202,7 +219,7 @@ impl Attack {
             );
         }
         let len = self.rng.pick(&[128, 256, 1024, 4096, 16384]);
-        (self.rng.below(GUEST_PAGES << 5) * 128, len)
+        (self.rng.below(self.guest_pages << 5) * 128, len)
     }
 
     /// The guest enables whatever is off, and resets what has faulted.
@@ -268,10 +285,11 @@ impl Attack {
 
     /// The VMM takes memory away and gives other memory instead.
     fn unmap(&mut self) {
-        let first = self.rng.below(GUEST_PAGES);
+        let first = self.rng.below(self.guest_pages);
         let all = self.rng.chance(5);
+        let guest_pages = self.guest_pages;
         let pages = if all {
-            GUEST_PAGES
+            guest_pages
         } else {
             self.rng.within(1, 20)
         };
@@ -293,15 +311,16 @@ impl Attack {
             let _ = self.rig.rx_stop();
         }
         self.quiesced += u64::from(busy != 0);
+        self.granules_quiesced += u64::from(!all && busy >= GRANULE_PAGES);
         let left = self.rig.map.invalidate(&mut self.rig.sim.pinner, range);
         let leaked = self.rig.map.stats().leaked;
         assert!(u64::from(left) <= leaked, "busy after both queues stopped");
         let mut world = self.rig.sim.world();
         let first = if all { 0 } else { first };
-        for pfn in first..(first + pages).min(GUEST_PAGES) {
+        for pfn in first..(first + pages).min(guest_pages) {
             world.unmap(pfn, leaked != 0);
         }
-        for pfn in 0..GUEST_PAGES {
+        for pfn in 0..guest_pages {
             if !world.is_mapped(pfn) && (all || self.rng.chance(50)) {
                 world.map(pfn, self.rng.chance(95));
             }
@@ -349,6 +368,7 @@ impl Attack {
                 }
             }
             self.rig.check();
+            self.granules = self.granules.max(self.rig.map.stats().granules.into());
             if step % 256 == 0 {
                 self.rig.sim.world().check_canaries();
             }
@@ -362,10 +382,28 @@ impl Attack {
 }
 
 fn many(strategy: Strategy, runs: u64, steps: u32, flaws: &[u64], may_stick: bool) -> Tally {
+    many_in(
+        SimMachine::builder(),
+        strategy,
+        runs,
+        steps,
+        flaws,
+        may_stick,
+    )
+}
+
+fn many_in(
+    builder: SimBuilder,
+    strategy: Strategy,
+    runs: u64,
+    steps: u32,
+    flaws: &[u64],
+    may_stick: bool,
+) -> Tally {
     let mut tally = Tally::default();
     for seed in 0..runs {
         let flaws = flaws[seed as usize % flaws.len()];
-        let builder = SimMachine::builder()
+        let builder = builder
             .contiguous_percent(seed % 3 * 50)
             .shadow(if seed % 2 == 0 { 128 } else { 256 })
             .bounce([0, 4, 64][seed as usize % 3], 1);
@@ -380,6 +418,8 @@ fn many(strategy: Strategy, runs: u64, steps: u32, flaws: &[u64], may_stick: boo
         tally.bounced += stats.rx.bounced;
         tally.unmaps += attack.unmaps;
         tally.quiesced += attack.quiesced;
+        tally.granules += attack.granules;
+        tally.granules_quiesced += attack.granules_quiesced;
         tally.evictions += map.evictions;
         tally.busy += map.busy + stats.tx.busy + stats.rx.busy;
         tally.leaked += map.leaked;
@@ -453,6 +493,25 @@ fn hostile_guest_and_vmm_direct_map() {
 #[test]
 fn hostile_guest_and_vmm_copy() {
     hostile(Strategy::Copy);
+}
+
+#[test]
+fn hostile_guest_and_vmm_granules() {
+    let builder = SimMachine::builder().huge_percent(80);
+    for may_stick in [false, true] {
+        let tally = many_in(
+            builder,
+            Strategy::Persistent,
+            24,
+            3000,
+            &[0, 1, 4],
+            may_stick,
+        );
+        println!("{tally:#?}");
+        assert!(tally.granules > 24 && tally.granules_quiesced > 10);
+        assert!(tally.frames > 1000 && tally.received > 1000);
+        assert_eq!(may_stick, tally.leaked > 512);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod adversary;
 mod fairness;
 mod frame;
+mod granules;
 mod hardware;
 mod honest;
 mod limits;

@@ -9,6 +9,7 @@ use sluice_core::vf::Width;
 
 use super::{
     Shared,
+    SimBuilder,
     SimMachine,
     SimPlatform, //
 };
@@ -57,8 +58,18 @@ impl Bench {
     }
 
     pub fn with_policy(seed: u64, policy: Policy) -> Self {
-        let sim = SimMachine::builder().seed(seed).guest_pages(PAGES).build();
-        let (world, hardware) = sim.into_hardware(MAP_PAGES);
+        Self::with_memory(seed, policy, SimMachine::builder(), (PAGES, MAP_PAGES))
+    }
+
+    /// Guest pages, and most that are pinned.
+    pub fn with_memory(
+        seed: u64,
+        policy: Policy,
+        builder: SimBuilder,
+        (pages, map_pages): (u64, u32),
+    ) -> Self {
+        let sim = builder.seed(seed).guest_pages(pages).build();
+        let (world, hardware) = sim.into_hardware(map_pages);
         let mut slice = Slice::new(MAC);
         assert_eq!(slice.set_policy(policy), Ok(()));
         assert!(slice.open(hardware).is_ok());

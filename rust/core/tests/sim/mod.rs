@@ -29,6 +29,7 @@ use std::rc::Rc;
 use sluice_core::addr::{
     BusPage,
     GuestPage,
+    GRANULE_PAGES,
     PAGE_SIZE, //
 };
 use sluice_core::net::MacAddr;
@@ -69,16 +70,29 @@ impl Alloc for StdAlloc {
     }
 }
 
-/// A pinned page. Dropped without `unpin`, it stays pinned, as in the kernel.
+/// A pinned page, or granule. Dropped without `unpin`, it stays pinned, as in the kernel.
 pub struct SimPage {
     world: Shared,
+    /// The first one.
     frame: usize,
+    frames: usize,
     access: Access,
 }
 
 impl SimPage {
     fn need_write(&self) {
         assert!(self.access.writes(), "CPU writes a page pinned for reading");
+    }
+
+    /// The frame and the place in it, and how many of `len` bytes from there lie in the frame.
+    fn place(&self, offset: u32, len: usize) -> (usize, u16, usize) {
+        let (index, offset) = (
+            u64::from(offset) / PAGE_SIZE,
+            (u64::from(offset) % PAGE_SIZE) as u16,
+        );
+        assert!((index as usize) < self.frames, "outside of what is pinned");
+        let len = len.min((PAGE_SIZE as u16 - offset).into());
+        (self.frame + index as usize, offset, len)
     }
 }
 
@@ -106,16 +120,18 @@ impl PinnedPage for SimPage {
         let mut world = self.world.borrow_mut();
         world.cpu_store(self.frame, offset, &value.to_le_bytes());
     }
-    fn copy_in(&self, offset: u16, bytes: &[u8]) {
+    fn copy_in(&self, offset: u32, bytes: &[u8]) {
         self.need_write();
-        let len = bytes.len().min((PAGE_SIZE as u16 - offset).into());
+        let (frame, offset, len) = self.place(offset, bytes.len());
+        assert_eq!(len, bytes.len(), "nobody asks for two pages at a time");
         let mut world = self.world.borrow_mut();
-        world.cpu_store(self.frame, offset, &bytes[..len]);
+        world.cpu_store(frame, offset, bytes);
     }
-    fn copy_out(&self, offset: u16, bytes: &mut [u8]) {
-        let len = bytes.len().min((PAGE_SIZE as u16 - offset).into());
+    fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
+        let (frame, offset, len) = self.place(offset, bytes.len());
+        assert_eq!(len, bytes.len(), "nobody asks for two pages at a time");
         let mut world = self.world.borrow_mut();
-        world.cpu_copies_out(self.frame, offset, &mut bytes[..len]);
+        world.cpu_copies_out(frame, offset, bytes);
     }
 }
 
@@ -128,11 +144,22 @@ impl Pinner for SimPinner {
         Ok(SimPage {
             world: self.0.clone(),
             frame,
+            frames: 1,
+            access,
+        })
+    }
+    fn pin_granule(&mut self, first: GuestPage, access: Access) -> Result<SimPage, NoGranule> {
+        let frame = self.0.borrow_mut().pin_granule(first, access)?;
+        Ok(SimPage {
+            world: self.0.clone(),
+            frame,
+            frames: GRANULE_PAGES as usize,
             access,
         })
     }
     fn unpin(&mut self, page: SimPage) {
-        self.0.borrow_mut().unpin(page.frame, page.access);
+        let mut world = self.0.borrow_mut();
+        world.unpin(page.frame, page.frames, page.access);
     }
     fn spent_ns(&self) -> u64 {
         self.0.borrow().spent_ns
@@ -342,6 +369,7 @@ pub struct SimBuilder {
     pub(self) seed: u64,
     pub(self) guest_pages: u64,
     pub(self) contiguous_percent: u64,
+    pub(self) huge_percent: u64,
     pub(self) shadow: u16,
     pub(self) bounce_slots: u16,
     pub(self) bounce_pages: u16,
@@ -354,6 +382,7 @@ impl Default for SimBuilder {
             seed: 1,
             guest_pages: 1024,
             contiguous_percent: 50,
+            huge_percent: 0,
             shadow: 256,
             bounce_slots: 64,
             bounce_pages: 1,
@@ -377,6 +406,14 @@ impl SimBuilder {
     pub fn contiguous_percent(mut self, percent: u64) -> Self {
         self.contiguous_percent = percent;
         self
+    }
+    /// How many of a hundred granules that are all memory lie in one piece.
+    pub fn huge_percent(mut self, percent: u64) -> Self {
+        self.huge_percent = percent;
+        self
+    }
+    pub fn has_huge_pages(&self) -> bool {
+        self.huge_percent != 0
     }
     /// Descriptors in each shadow ring.
     pub fn shadow(mut self, len: u16) -> Self {

@@ -6,11 +6,13 @@ use std::collections::HashMap;
 
 use sluice_core::addr::{
     GuestPage,
+    GRANULE_PAGES,
     PAGE_SHIFT, //
 };
 use sluice_core::net::MacAddr;
 use sluice_core::platform::{
     Access,
+    NoGranule,
     PinError, //
 };
 
@@ -62,6 +64,8 @@ pub struct World {
     frames: Vec<Frame>,
     guest: HashMap<u64, Mapping>,
     spare: Vec<usize>,
+    /// Where each page was at first, if some of the memory is huge pages.
+    pub homes: HashMap<u64, usize>,
     /// First frame of each bounce buffer, by direction.
     bounce: [Vec<usize>; 2],
     bounce_pages: u16,
@@ -95,6 +99,10 @@ pub struct World {
     pub fickle: bool,
     pub pins: u64,
     pub unpins: u64,
+    /// Calls that were asked to pin a granule.
+    pub granule_tries: u64,
+    /// Nobody can pin now without waiting.
+    pub later: bool,
     /// Each pin and unpin takes a nanosecond for each page.
     pub spent_ns: u64,
 }
@@ -109,6 +117,7 @@ impl World {
             frames: Vec::new(),
             guest: HashMap::new(),
             spare: Vec::new(),
+            homes: HashMap::new(),
             bounce: [Vec::new(), Vec::new()],
             bounce_pages: builder.bounce_pages,
             queues: [Queue::new(builder.shadow), Queue::new(builder.shadow)],
@@ -129,11 +138,20 @@ impl World {
             fickle: false,
             pins: 0,
             unpins: 0,
+            granule_tries: 0,
+            later: false,
             spent_ns: 0,
         };
         world.reserve_bounce(Dir::Rx, builder.bounce_slots);
+        let granule = u64::from(GRANULE_PAGES);
+        let mut huge_end = 0;
         for pfn in 0..builder.guest_pages {
-            if !world.rng.chance(builder.contiguous_percent) {
+            let whole = pfn % granule == 0 && pfn + granule <= builder.guest_pages;
+            if whole && builder.huge_percent != 0 && world.rng.chance(builder.huge_percent) {
+                huge_end = pfn + granule;
+            }
+            let inside = pfn < huge_end && pfn % granule != 0;
+            if !inside && !world.rng.chance(builder.contiguous_percent) {
                 for _ in 0..world.rng.within(1, 3) {
                     let frame = world.add_frame(Owner::Canary);
                     world.spare.push(frame);
@@ -149,6 +167,9 @@ impl World {
             );
         }
         world.add_frame(Owner::Canary);
+        if builder.huge_percent != 0 {
+            world.homes = world.guest.iter().map(|(p, m)| (*p, m.frame)).collect();
+        }
         world
     }
 
@@ -246,6 +267,9 @@ impl World {
     // ---- Pins.
 
     pub(super) fn pin(&mut self, page: GuestPage, access: Access) -> Result<usize, PinError> {
+        if self.later {
+            return Err(PinError::Later);
+        }
         let Some(mapping) = self.guest.get(&page.pfn()).copied() else {
             return Err(PinError::NotMapped);
         };
@@ -258,24 +282,62 @@ impl World {
         if self.pin_failures_percent != 0 && self.rng.chance(self.pin_failures_percent) {
             return Err(PinError::NoMemory);
         }
+        self.add_pin(mapping.frame, access);
+        Ok(mapping.frame)
+    }
+
+    /// The first frame of a granule that can be pinned as one.
+    pub fn granule(&self, first: u64, writes: bool) -> Option<usize> {
+        let start = self.guest.get(&first)?.frame;
+        (0..GRANULE_PAGES as usize)
+            .all(|i| {
+                let mapping = self.guest.get(&(first + i as u64));
+                mapping.is_some_and(|m| m.frame == start + i && (m.writable || !writes))
+            })
+            .then_some(start)
+    }
+
+    pub(super) fn pin_granule(
+        &mut self,
+        first: GuestPage,
+        access: Access,
+    ) -> Result<usize, NoGranule> {
+        assert_eq!(first, first.granule());
+        if self.later {
+            return Err(NoGranule::Later);
+        }
+        self.granule_tries += 1;
+        let start = self.granule(first.pfn(), access.writes());
+        let room = self.pinned + u64::from(GRANULE_PAGES) <= self.memlock_pages;
+        let fails = self.pin_failures_percent != 0 && self.rng.chance(self.pin_failures_percent);
+        let start = start.filter(|_| room && !fails).ok_or(NoGranule::Refused)?;
+        for frame in start..start + GRANULE_PAGES as usize {
+            self.add_pin(frame, access);
+        }
+        Ok(start)
+    }
+
+    fn add_pin(&mut self, frame: usize, access: Access) {
         self.pinned += 1;
         self.nic_pinned += u64::from(access.is_by_nic());
         self.pins += 1;
         self.spent_ns += 1;
-        self.frames[mapping.frame].pins[access as usize] += 1;
-        Ok(mapping.frame)
+        self.frames[frame].pins[access as usize] += 1;
     }
 
-    pub(super) fn unpin(&mut self, frame: usize, access: Access) {
-        let pins = &mut self.frames[frame].pins[access as usize];
-        *pins = pins.checked_sub(1).expect("a page that is pinned");
-        let gone = *pins == 0;
-        self.pinned -= 1;
-        self.nic_pinned -= u64::from(access.is_by_nic());
-        self.unpins += 1;
-        self.spent_ns += 1;
+    pub(super) fn unpin(&mut self, first: usize, frames: usize, access: Access) {
+        let mut gone = false;
+        for frame in &mut self.frames[first..first + frames] {
+            let pins = &mut frame.pins[access as usize];
+            *pins = pins.checked_sub(1).expect("a page that is pinned");
+            gone |= *pins == 0;
+        }
+        self.pinned -= frames as u64;
+        self.nic_pinned -= frames as u64 * u64::from(access.is_by_nic());
+        self.unpins += frames as u64;
+        self.spent_ns += frames as u64;
         if gone {
-            // Invariant 3. Only this frame's pins have changed.
+            // Invariant 3. Only these frames' pins have changed.
             self.check_live();
         }
     }
@@ -378,6 +440,15 @@ impl World {
         self.guest.contains_key(&pfn)
     }
 
+    /// Whether a page may be written; `None` where there is none.
+    pub fn is_writable(&self, pfn: u64) -> Option<bool> {
+        self.guest.get(&pfn).map(|mapping| mapping.writable)
+    }
+
+    pub fn bus_of_page(&self, pfn: u64) -> Option<u64> {
+        self.guest.get(&pfn).map(|m| Self::bus_of(m.frame))
+    }
+
     // ---- The VMM.
 
     /// Takes a page away. The module was told before and must have let go of it: `leaked` says
@@ -397,12 +468,16 @@ impl World {
         }
     }
 
-    /// Gives the guest a page, in whatever frame is to be had.
+    /// Gives the guest a page, in whatever frame is to be had; where there were huge pages, mostly the
+    /// one that it had before.
     pub fn map(&mut self, pfn: u64, writable: bool) {
         if self.guest.contains_key(&pfn) || self.spare.is_empty() {
             return;
         }
         let at = self.rng.below(self.spare.len() as u64) as usize;
+        let home = self.homes.get(&pfn).copied();
+        let home = self.spare.iter().position(|frame| Some(*frame) == home);
+        let at = home.filter(|_| self.rng.chance(95)).unwrap_or(at);
         let frame = self.spare.swap_remove(at);
         self.frames[frame].owner = Owner::Guest;
         self.frames[frame].bytes.fill(0);
