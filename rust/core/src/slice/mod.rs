@@ -47,6 +47,7 @@ use crate::vf::{
     Function,
     Identity,
     Queue,
+    QueueState,
     Reply,
     Request,
     ResetKind,
@@ -301,11 +302,7 @@ impl<P: Platform> Slice<P> {
         let mut polled = self.poll_hastily(now_ns, budget);
         if core::mem::take(&mut polled.stop_wanted) {
             for queue in [Queue::Rx, Queue::Tx] {
-                if self
-                    .open
-                    .as_ref()
-                    .is_some_and(|open| open.has_faulted(queue))
-                {
+                if self.wants_stop(queue) {
                     self.stop_queue(queue, None, now_ns);
                 }
             }
@@ -322,11 +319,22 @@ impl<P: Platform> Slice<P> {
         if self.function.bus_master() {
             for queue in [Queue::Rx, Queue::Tx] {
                 polled.more |= self.poll_queue(queue, budget);
-                polled.stop_wanted |= self.open.as_ref().is_some_and(|o| o.has_faulted(queue));
             }
         }
+        polled.stop_wanted = self.wants_stop(Queue::Rx) || self.wants_stop(Queue::Tx);
         polled.deadline_ns = self.signal(now_ns);
         polled
+    }
+
+    /// Whether the guest has disabled a queue, which has not been stopped yet.
+    fn is_disabling(&self, queue: Queue) -> bool {
+        self.function.queue_state(queue) == QueueState::Disabling
+    }
+
+    /// Whether a queue is to be stopped by somebody who may wait for the NIC.
+    fn wants_stop(&self, queue: Queue) -> bool {
+        let faulted = |open: &Open<P>| open.has_faulted(queue);
+        self.is_disabling(queue) || self.open.as_ref().is_some_and(faulted)
     }
 
     /// The NIC's link may have changed.
@@ -402,8 +410,12 @@ impl<P: Platform> Slice<P> {
                         self.with_open(|open, stats| open.start_rx(ring, hide_vlan, stats));
                     self.started(Queue::Rx, started)
                 }
-                Action::Disable(queue) => {
-                    self.stop_queue(queue, None, now_ns);
+                Action::Disable(_) => {
+                    // The NIC is waited for elsewhere, as if it took its time to disable a queue:
+                    // the guest's CPU stands still in the meantime, and drivers do not expect that
+                    // here. `igbvf`, whose watchdog then runs in an unlucky place, loses its
+                    // transmit queue until it times out.
+                    self.kicked = true;
                     Action::None
                 }
                 Action::Mailbox(request) => {
@@ -522,6 +534,9 @@ impl<P: Platform> Slice<P> {
 
     /// Polls one queue; `true` if there is more to do at once.
     fn poll_queue(&mut self, queue: Queue, budget: u16) -> bool {
+        if self.is_disabling(queue) {
+            return false;
+        }
         let tail = self.function.tail(queue);
         let Some(open) = &mut self.open else {
             return false;

@@ -56,8 +56,8 @@ type Deed = fn(&mut Bench);
 /// a reset makes it forget.
 fn stops(queue: Queue) -> Vec<(&'static str, bool, Deed)> {
     let off: Deed = match queue {
-        Queue::Rx => |b| b.write(RX + DCTL, 0),
-        Queue::Tx => |b| b.write(TX + DCTL, 0),
+        Queue::Rx => |b| b.disable(RX),
+        Queue::Tx => |b| b.disable(TX),
     };
     vec![
         ("the guest switches it off", true, off),

@@ -109,7 +109,7 @@ fn a_stuck_queue_keeps_its_host_buffers() {
     b.write(TX + TAIL, tx.tail());
     b.poll();
     b.world.borrow_mut().set_stuck(Dir::Tx, true);
-    b.write(TX + DCTL, 0);
+    b.disable(TX);
     assert!(matches!(
         b.slice.state(),
         State::Faulted(Stopped {

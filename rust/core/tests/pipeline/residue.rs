@@ -141,7 +141,7 @@ fn a_context_ends_with_its_queue() {
         b.nic_runs();
         b.poll();
         assert!(b.world.borrow_mut().wire.pop().is_some());
-        b.write(TX + DCTL, 0);
+        b.disable(TX);
         b.write(TX + 0x10, 0);
         b.write(TX + TAIL, 0);
         b.enable_tx();

@@ -118,6 +118,12 @@ impl Bench {
         self.write(RX + DCTL, ENABLE);
     }
 
+    /// As a driver does it that waits until the queue is at rest.
+    pub fn disable(&mut self, block: u32) {
+        self.write(block + DCTL, 0);
+        self.poll();
+    }
+
     /// As a driver does it, up to running queues with unmasked interrupts.
     pub fn bring_up(&mut self) {
         self.master(true);
