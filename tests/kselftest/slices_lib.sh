@@ -128,12 +128,15 @@ GUEST_IF='$(for d in /sys/class/net/*/device/driver; do
 	case $(readlink $d) in */igbvf) echo $d | cut -d/ -f5; break ;; esac
 done)'
 
-# guest_up NAME IP: an address for it, and its link comes up.
+# guest_up NAME IP: an address for it, its link comes up, and the peer answers. igbvf's watchdog
+# looks at the link every two seconds, and now and then finds it down once more.
 guest_up() {
 	in_guest "$1" --timeout 90 "i=$GUEST_IF; [ -n \"\$i\" ] || exit 9
 		ip link set \$i up; ip address replace $2/24 dev \$i
 		n=0; until [ \"\$(cat /sys/class/net/\$i/carrier)\" = 1 ]; do
-			n=\$((n + 1)); [ \$n -lt 300 ] || exit 8; sleep 0.2; done"
+			n=\$((n + 1)); [ \$n -lt 300 ] || exit 8; sleep 0.2; done
+		n=0; until ping -c 1 -W 1 $PEER_IP >/dev/null; do
+			n=\$((n + 1)); [ \$n -lt 20 ] || exit 7; done"
 }
 
 # guest_pings NAME IP [COUNT]: at least one answer to each of COUNT requests in a row.
