@@ -283,6 +283,12 @@ impl<P: Platform> Slice<P> {
 
     /// Writes a register of BAR0.
     pub fn mmio_write(&mut self, offset: u32, width: Width, value: u32, now_ns: u64) {
+        if self.is_disabling(Queue::Rx) || self.is_disabling(Queue::Tx) {
+            // Not all drivers wait for ENABLE to clear.
+            if let Some(queue) = self.function.queue_to_rest(offset) {
+                self.stop_queue(queue, None, now_ns);
+            }
+        }
         let action = self.function.mmio_write(offset, width, value);
         self.act(action, now_ns);
     }

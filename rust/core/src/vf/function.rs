@@ -170,6 +170,16 @@ impl Function {
         }
     }
 
+    /// The queue that a write at `offset` needs to be at rest, where the guest has disabled it and the
+    /// host has not stopped it yet.
+    pub fn queue_to_rest(&self, offset: u32) -> Option<Queue> {
+        let slot = decode(offset, Width::Dword).ok()?;
+        let configures = matches!(slot.spec().access, Access::Configure { .. })
+            || matches!(slot.reg, Reg::Txdctl | Reg::Rxdctl);
+        queue::queue_of(slot)
+            .filter(|queue| configures && self.queue_state(*queue) == QueueState::Disabling)
+    }
+
     /// What a read of the register would return, without the effects of reading. Zero for
     /// registers that cannot be read.
     pub fn peek(&self, slot: Slot) -> u32 {

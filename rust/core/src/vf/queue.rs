@@ -186,7 +186,7 @@ impl Default for Pair {
 }
 
 /// The queue that a register belongs to, if it is one of the usable pair.
-fn queue_of(slot: Slot) -> Option<Queue> {
+pub fn queue_of(slot: Slot) -> Option<Queue> {
     let queue = match slot.reg {
         Reg::Tdbal
         | Reg::Tdbah

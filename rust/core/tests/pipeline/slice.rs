@@ -239,6 +239,24 @@ fn a_queue_is_disabled_without_waiting() {
     b.close();
 }
 
+/// Setting it up anew, or enabling it, without having waited, waits.
+#[test]
+fn a_driver_that_does_not_wait_finds_its_queue_at_rest() {
+    for register in [BAL, DCTL] {
+        let mut b = Bench::new(10);
+        b.bring_up();
+        b.write(TX + DCTL, 0);
+        b.write(RX + DCTL, 0);
+        b.write(RX + TAIL, 0);
+        assert_eq!(b.read(RX + DCTL) & ENABLE, ENABLE);
+        b.write(RX + register, ENABLE);
+        let on = if register == DCTL { ENABLE } else { 0 };
+        assert_eq!(b.read(RX + DCTL) & ENABLE, on);
+        assert_eq!(b.read(TX + DCTL) & ENABLE, ENABLE);
+        b.close();
+    }
+}
+
 #[test]
 fn a_stuck_queue_keeps_its_pins() {
     let mut b = Bench::new(8);
