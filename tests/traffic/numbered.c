@@ -7,10 +7,13 @@
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,6 +24,7 @@
 #define BURST_MAX	64u
 #define ANSWER_EVERY	16u	/* packets; a sender's window is larger */
 #define SOCKET_BYTES	(32 << 20)
+#define STREAM_SHIFT	40	/* above a packet's number: its stream's */
 
 static int open_interface(const char *ifname, uint8_t *mac)
 {
@@ -53,16 +57,17 @@ static void pace(uint64_t start_ns, uint64_t n, uint32_t rate_pps)
 }
 
 /*
- * Waits until fewer than @window of the @sent packets lie between here and the
+ * Waits until fewer than a window of the @sent packets lie between here and the
  * receiver's program. An answer that does not come within two seconds ends the
  * wait: the packets, or it, are lost, which the receiver's account will tell.
  */
-static uint64_t wait_for_window(int fd, uint64_t sent, uint64_t answered, uint32_t window)
+static uint64_t wait_for_window(int fd, uint64_t sent, uint64_t answered, const struct options *o)
 {
 	uint64_t deadline = now_ns() + 2000000000ull;
+	uint64_t stream = (uint64_t)o->stream << STREAM_SHIFT;
 
-	while (sent - answered >= window) {
-		uint64_t now = now_ns();
+	while (sent - answered >= o->window) {
+		uint64_t now = now_ns(), so_far;
 		struct pollfd pfd = { .fd = fd, .events = POLLIN };
 		struct probe p;
 		ssize_t len;
@@ -70,17 +75,21 @@ static uint64_t wait_for_window(int fd, uint64_t sent, uint64_t answered, uint32
 		if (now >= deadline || poll(&pfd, 1, (deadline - now) / 1000000 + 1) <= 0)
 			return sent;
 		len = recv(fd, &p, sizeof(p), MSG_DONTWAIT);
-		if (len > 0 && probe_is(&p, len) && p.kind == PROBE_REPLY && p.seq > answered && p.seq <= sent)
-			answered = p.seq;
+		if (len <= 0 || !probe_is(&p, len) || p.kind != PROBE_REPLY)
+			continue;
+		so_far = p.seq - stream;
+		if (so_far > answered && so_far <= sent)
+			answered = so_far;
 	}
 	return answered;
 }
 
-/* Tells the sender how many packets have come. */
+/* Tells the sender how many packets of its stream have come. */
 static void answer(int fd, const struct probe *last, const uint8_t *self, uint64_t received)
 {
 	struct probe p;
 
+	received += last->seq >> STREAM_SHIFT << STREAM_SHIFT;
 	probe_make(&p, last->src, self, PROBE_REPLY, received, PROBE_MIN_BYTES);
 	/* A lost answer is made good by the next. */
 	(void)!send(fd, &p, PROBE_MIN_BYTES, MSG_DONTWAIT);
@@ -93,6 +102,7 @@ int numbered_send(const struct options *o)
 	struct iovec iovs[BURST_MAX];
 	uint32_t burst = o->burst < BURST_MAX ? o->burst : BURST_MAX;
 	enum probe_kind kind = o->window ? PROBE_WINDOW : PROBE_FLOOD;
+	uint64_t stream = (uint64_t)o->stream << STREAM_SHIFT;
 	uint64_t sent = 0, answered = 0, retries = 0, start;
 	uint8_t self[6], dst[6];
 	int fd;
@@ -119,11 +129,11 @@ int numbered_send(const struct options *o)
 		uint32_t done = 0;
 
 		for (uint32_t i = 0; i < n; i++)
-			probe_make(&packets[i], dst, self, kind, sent + i, o->size_bytes);
+			probe_make(&packets[i], dst, self, kind, stream + sent + i, o->size_bytes);
 		if (o->rate_pps)
 			pace(start, sent, o->rate_pps);
 		if (o->window)
-			answered = wait_for_window(fd, sent, answered, o->window);
+			answered = wait_for_window(fd, sent, answered, o);
 		while (done < n) {
 			int ret = sendmmsg(fd, msgs + done, n - done, 0);
 
@@ -150,27 +160,38 @@ int numbered_send(const struct options *o)
 
 struct account {
 	uint8_t *seen;		/* one bit per sequence number */
-	uint64_t received, duplicated, reordered, corrupt, highest;
+	uint64_t received, duplicated, reordered, corrupt, strays, highest;
 };
 
-static void account(struct account *a, const struct probe *p, ssize_t len, uint64_t count)
+/* Whether it is one of the packets that were asked for. */
+static bool account(struct account *a, const struct probe *p, ssize_t len, const struct options *o)
 {
-	uint8_t bit = 1 << (p->seq & 7);
+	uint64_t seq = p->seq - ((uint64_t)o->stream << STREAM_SHIFT);
+	uint8_t bit = 1 << (seq & 7);
 
-	if (!probe_intact(p, len) || p->seq >= count) {
+	if (!probe_intact(p, len)) {
 		a->corrupt++;
-		return;
+		return false;
 	}
-	if (a->seen[p->seq >> 3] & bit) {
+	if (p->seq >> STREAM_SHIFT != o->stream) {
+		a->strays++;
+		return false;
+	}
+	if (seq >= o->count) {
+		a->corrupt++;
+		return false;
+	}
+	if (a->seen[seq >> 3] & bit) {
 		a->duplicated++;
-		return;
+		return true;
 	}
-	a->seen[p->seq >> 3] |= bit;
-	if (a->received && p->seq < a->highest)
+	a->seen[seq >> 3] |= bit;
+	if (a->received && seq < a->highest)
 		a->reordered++;
 	else
-		a->highest = p->seq;
+		a->highest = seq;
 	a->received++;
+	return true;
 }
 
 int numbered_receive(const struct options *o)
@@ -183,9 +204,15 @@ int numbered_receive(const struct options *o)
 	socklen_t stats_len = sizeof(stats);
 	uint64_t first = 0, last = 0, drops = 0, answered = 0;
 	uint8_t self[6];
-	int fd = open_interface(o->ifname, self);
+	int fd = open_interface(o->ifname, self), end;
+	sigset_t signals;
 
-	if (fd < 0 || !a.seen) {
+	/* Who is told to end still shows its account. */
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	end = signalfd(-1, &signals, SFD_CLOEXEC);
+	if (fd < 0 || end < 0 || !a.seen) {
 		perror(o->ifname);
 		return 1;
 	}
@@ -199,10 +226,10 @@ int numbered_receive(const struct options *o)
 
 	/* The first packet may take longer: the sender has to start. */
 	while (a.received < o->count) {
-		struct pollfd pfd = { .fd = fd, .events = POLLIN };
+		struct pollfd pfds[] = { { .fd = fd, .events = POLLIN }, { .fd = end, .events = POLLIN } };
 		int n;
 
-		if (poll(&pfd, 1, a.received ? o->idle_ms : o->idle_ms + 20000) <= 0)
+		if (poll(pfds, 2, a.received ? o->idle_ms : o->idle_ms + 20000) <= 0 || pfds[1].revents)
 			break;
 		const struct probe *asking = NULL;
 
@@ -214,11 +241,10 @@ int numbered_receive(const struct options *o)
 			if (!probe_is(p, msgs[i].msg_len) || (p->kind != PROBE_FLOOD && p->kind != PROBE_WINDOW) ||
 			    !memcmp(p->src, self, sizeof(self)))
 				continue;
-			if (p->kind == PROBE_WINDOW)
-				asking = p;
 			if (!a.received)
 				first = last;
-			account(&a, p, msgs[i].msg_len, o->count);
+			if (account(&a, p, msgs[i].msg_len, o) && p->kind == PROBE_WINDOW)
+				asking = p;
 		}
 		if (asking && a.received - answered >= ANSWER_EVERY) {
 			answer(fd, asking, self, a.received);
@@ -227,11 +253,11 @@ int numbered_receive(const struct options *o)
 	}
 	if (!getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &stats_len))
 		drops = stats.tp_drops;
-	printf("received=%llu lost=%llu socket_drops=%llu duplicated=%llu reordered=%llu corrupt=%llu us=%llu pps=%llu\n",
+	printf("received=%llu lost=%llu socket_drops=%llu duplicated=%llu reordered=%llu corrupt=%llu strays=%llu us=%llu pps=%llu\n",
 	       (unsigned long long)a.received, (unsigned long long)(o->count - a.received),
 	       (unsigned long long)drops, (unsigned long long)a.duplicated,
 	       (unsigned long long)a.reordered, (unsigned long long)a.corrupt,
-	       (unsigned long long)(last - first) / 1000,
+	       (unsigned long long)a.strays, (unsigned long long)(last - first) / 1000,
 	       (unsigned long long)(last > first ? a.received * 1000000000ull / (last - first) : 0));
 	return a.corrupt || a.duplicated ? 1 : 0;
 }

@@ -2,8 +2,8 @@
 /*
  * Checked packets: sequence numbers, patterns, loss accounting, latency.
  *
- *	traffic send IF MAC [-n count] [-s bytes] [-b burst] [-r packets/s] [-w window]
- *	traffic receive IF [-n count] [-i idle ms]
+ *	traffic send IF MAC [-n count] [-s bytes] [-b burst] [-r packets/s] [-w window] [-S stream]
+ *	traffic receive IF [-n count] [-i idle ms] [-S stream]
  *	traffic udp-echo [-p port]
  *	traffic udp-rr IP [-p port] [-n count] [-s bytes]
  *
@@ -30,7 +30,7 @@ uint64_t now_ns(void)
 static int usage(void)
 {
 	fprintf(stderr, "usage: traffic send IF MAC | receive IF | udp-echo | udp-rr IP\n"
-		"  -n count  -s bytes  -b burst  -r packets/s  -w packets  -i idle_ms  -p port\n");
+		"  -n count  -s bytes  -b burst  -r packets/s  -w packets  -i idle_ms  -p port  -S stream\n");
 	return 2;
 }
 
@@ -45,7 +45,7 @@ int main(int argc, char **argv)
 	/* The command and its operands come first. */
 	argc--;
 	argv++;
-	while ((option = getopt(argc, argv, "n:s:b:r:w:i:p:")) != -1) {
+	while ((option = getopt(argc, argv, "n:s:b:r:w:i:p:S:")) != -1) {
 		switch (option) {
 		case 'n':
 			o.count = strtoull(optarg, NULL, 0);
@@ -68,6 +68,9 @@ int main(int argc, char **argv)
 		case 'p':
 			o.port = strtoul(optarg, NULL, 0);
 			break;
+		case 'S':
+			o.stream = strtoul(optarg, NULL, 0);
+			break;
 		default:
 			return usage();
 		}
@@ -75,6 +78,8 @@ int main(int argc, char **argv)
 	argc -= optind;
 	argv += optind;
 	if (o.window && o.window < 2 * o.burst)
+		return usage();
+	if (o.stream >= STREAMS)
 		return usage();
 	if (o.size_bytes < PROBE_MIN_BYTES || o.size_bytes > PROBE_MAX_BYTES || !o.burst || !o.count)
 		return usage();

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#define STREAMS	(1u << 24)
+
 struct options {
 	const char *ifname;
 	const char *address;	/* MAC or IP of the other side */
@@ -14,6 +16,7 @@ struct options {
 	uint32_t window;	/* packets that the receiver has not answered; 0: send blindly */
 	uint32_t idle_ms;	/* a receiver ends when nothing came for so long */
 	uint16_t port;
+	uint32_t stream;	/* numbered packets of other streams are none of this one's business */
 };
 
 /* Numbered raw Ethernet packets. Each returns the exit status. */
