@@ -167,6 +167,9 @@ int main(int argc, char **argv)
 	const char *uuid_b = getenv("HOSTILE_B"), *peer_if = getenv("HOSTILE_PEER_IF");
 	int error = -ENOENT;
 
+	/* To list the tests nothing is needed. */
+	if (argc == 2 && !strcmp(argv[1], "-l"))
+		return test_harness_run(argc, argv);
 	uuid_a = getenv("HOSTILE_A");
 	pci_address = getenv("HOSTILE_PCI");
 	if (!uuid_a || !uuid_b || !peer_if) {
