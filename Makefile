@@ -2,7 +2,7 @@
 # "make" lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-quiet modules demo test test-core test-vm test-programs fuzz breakages bench lint doc shell clean distclean
+.PHONY: help setup setup-quiet modules demo test test-core test-vm test-programs fuzz breakages bench soak lint doc shell clean distclean
 
 help: ## this list
 	@echo "Sluice: slices of a network card for virtual machines."
@@ -48,6 +48,9 @@ breakages: setup-quiet ## break the code on purpose, in a copy: do the tests not
 
 bench: modules ## measure, and compare with the alternatives
 	@tools/bench
+
+soak: setup-quiet ## guests, hostile clients and all that may happen, for long (MINUTES=n SEED=n)
+	@tools/soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 lint: ## style and static checks
 	@tests/run lint

@@ -1,0 +1,190 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""The soak of tools/soak, inside the test machine."""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+
+from actions import Actions
+from flows import Tally, exchange
+from kernel_log import KernelLog
+from machine import GuestLost, Machine, Violation
+from plan import plan
+
+KMEMLEAK = Path("/sys/kernel/debug/kmemleak")
+STATE = Path("/out/soak.json")
+
+
+class Soak:
+    def __init__(self, options):
+        self.options = options
+        self.began = time.monotonic()
+        self.before = {"seconds": 0, "next": 1, "lost": 0, "machines": 0}
+        self.counts, self.cut_short = {}, {}
+        self.tally = Tally()
+        self.log = KernelLog()
+        self.refused, self.violations = {}, []
+        self.actions = self.machine = None
+        self.first, self.last = options.start, options.start + options.count
+        if options.resume:
+            self.resume()
+
+    def resume(self):
+        """Goes on where another machine has ended."""
+        if not STATE.exists():
+            self.before["machines"] = 1
+            return
+        state = json.loads(STATE.read_text())
+        self.before = state["sums"] | {"machines": state["sums"]["machines"] + 1}
+        self.counts, self.cut_short = state["counts"], state["cut_short"]
+        self.tally.checked, self.refused = state["packets"], state["refused"]
+        self.log.expected, self.violations = state["expected"], state["violations"]
+        # Not with the action in which it ended.
+        self.first = self.before["next"] + 1
+        print(f"going on with action #{self.first}", flush=True)
+
+    def seconds(self):
+        return self.before["seconds"] + time.monotonic() - self.began
+
+    def save(self, action):
+        sums = {"seconds": self.seconds(), "next": action.number, "machines": self.before["machines"],
+                "lost": self.before["lost"] + self.machine.lost}
+        STATE.write_text(json.dumps({
+            "sums": sums, "counts": self.counts, "cut_short": self.cut_short, "packets": self.tally.checked,
+            "refused": self.actions.refused, "expected": self.log.expected, "violations": self.violations}))
+
+    def chosen(self):
+        for action in plan(self.options.seed):
+            if self.seconds() >= self.options.minutes * 60:
+                return
+            if action.number >= self.last:
+                return
+            if action.number >= self.first and (not self.options.only or action.kind in self.options.only):
+                yield action
+
+    def check_log(self, kind):
+        complaints = self.log.complaints(kind)
+        if complaints:
+            raise Violation("the kernel complained:\n" + "\n".join(complaints))
+
+    def step(self, action):
+        self.save(action)
+        print(f"[{self.seconds():5.0f}s] {action}", flush=True)
+        try:
+            self.actions.do(action)
+        except GuestLost as lost:
+            self.machine.count_lost(lost.guest)
+            self.cut_short[action.kind] = self.cut_short.get(action.kind, 0) + 1
+        self.settle()
+        self.check_log(action.kind)
+        self.counts[action.kind] = self.counts.get(action.kind, 0) + 1
+
+    def settle(self):
+        """All is as before an action, and where nothing happens nothing is lost."""
+        for _ in range(5):
+            self.machine.ensure()
+            try:
+                exchange(self.machine, self.tally, self.options.packets, self.options.size)
+                self.machine.check()
+                return
+            except GuestLost as lost:
+                self.machine.count_lost(lost.guest)
+        raise Violation("guests are lost again and again")
+
+    def begin(self):
+        if KMEMLEAK.exists():
+            KMEMLEAK.write_text("clear")
+        self.machine = Machine()
+        self.actions = Actions(self.machine, self.tally)
+        self.actions.refused |= self.refused
+        self.settle()
+        self.check_log("begin")
+
+    def end(self):
+        self.machine.ensure_card()
+        self.machine.end_guests()
+        self.machine.unload()
+        self.check_log("end")
+        if KMEMLEAK.exists():
+            # What was freed a moment ago may still look like a leak: the second scan counts.
+            for _ in range(2):
+                KMEMLEAK.write_text("scan")
+            leaks = KMEMLEAK.read_text()
+            if "sluice" in leaks:
+                raise Violation(f"kmemleak:\n{leaks}")
+
+    def attempt(self, where, step, *arguments):
+        """Whether it went as it must."""
+        try:
+            step(*arguments)
+            return True
+        except Exception as error:  # pylint: disable=broad-except
+            if not isinstance(error, Violation):
+                traceback.print_exc(file=sys.stdout)
+            self.violations.append(f"{where}: {error}")
+            self.show_violation()
+            return False
+
+    def run(self):
+        if self.attempt("at the beginning", self.begin):
+            for action in self.chosen():
+                if not self.attempt(f"in action {action}", self.step, action) and not self.options.keep_going:
+                    break
+            else:
+                print(f"[{self.seconds():5.0f}s] all guests are stopped, and the module is unloaded", flush=True)
+                self.attempt("at the end", self.end)
+        self.show_summary()
+        return bool(self.violations)
+
+    def show_violation(self):
+        print(f"VIOLATION {self.violations[-1]}")
+        print(subprocess.run("""cd /sys/bus/mdev/devices && for d in *; do echo "slice $d"; cd $d
+            for f in state strategy vlan source_check stats/* rejected/*; do
+            [ "$(cat $f)" = 0 ] || printf '%s=%s ' $f "$(cat $f)"; done; echo; cd ..; done; dmesg | tail -n 30""",
+                             shell=True, text=True, stdout=subprocess.PIPE).stdout, flush=True)
+
+    def show_summary(self):
+        if self.actions is None:
+            return
+        print(f"\nseed {self.options.seed}, {self.seconds() / 60:.1f} minutes, {sum(self.counts.values())} actions")
+        rows = [("actions", name, count) for name, count in sorted(self.counts.items())]
+        rows += [("cut short by a guest's loss", name, count) for name, count in sorted(self.cut_short.items())]
+        rows += [("packets checked", name, count) for name, count in sorted(self.tally.checked.items())]
+        rows += [("refused", name, count) for name, count in self.actions.refused.items()]
+        rows += [("kernel lines that were expected", name, count) for name, count in sorted(self.log.expected.items())]
+        rows += [("lost to the emulator", "guests", self.before["lost"] + self.machine.lost),
+                 ("lost to the emulator", "machines", self.before["machines"])]
+        title = None
+        for part, name, count in rows:
+            if part != title:
+                print(f"  {part}")
+                title = part
+            print(f"    {name:90} {count:>10}")
+        for violation in self.violations:
+            print(f"VIOLATION {violation}")
+        print(f"{len(self.violations)} violations; once more: make soak SEED={self.options.seed} MINUTES={self.options.minutes:g}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--from", type=int, default=1, dest="start", help="number of the first action")
+    parser.add_argument("--count", type=int, default=1 << 60, help="so many of the plan, then end")
+    parser.add_argument("--only", type=lambda text: text.split(","), help="kinds of actions")
+    parser.add_argument("--packets", type=int, default=500, help="each way, between two actions")
+    parser.add_argument("--size", type=int, default=600)
+    parser.add_argument("--keep-going", action="store_true", help="after a violation")
+    parser.add_argument("--resume", action="store_true")
+    return Soak(parser.parse_args()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
