@@ -20,9 +20,11 @@ def load_program(name, path):
     return module
 
 
-GUEST_TOOL = load_program("guest_tool", "/sluice/tools/guest")
+GUEST_TOOL = load_program("guest_tool", "/sluice/tools/lib/guest")
 # A QEMU that ends resets its connections.
 NO_ANSWER = (GUEST_TOOL.GuestError, OSError)
+# Status of "guest exec" where the guest does not answer.
+EXEC_NO_ANSWER = 125
 LIB = ". /sluice/tests/kselftest/ktap_helpers.sh; . /sluice/tests/kselftest/slices_lib.sh; "
 TRAFFIC = "/build/traffic/traffic"
 PEER_IP = "10.77.0.1"
@@ -153,15 +155,22 @@ class Guest:
     def alive(self):
         return self.tool.is_alive()
 
+    def ask(self, command, timeout):
+        """Status and output of a command in the guest."""
+        result = subprocess.run([GUEST_TOOL.EXEC, self.name, "--timeout", str(timeout), command], text=True, errors="replace",
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if result.returncode == EXEC_NO_ANSWER:
+            raise GUEST_TOOL.GuestError(result.stderr)
+        return result.returncode, result.stdout
+
     def try_run(self, command, timeout=180):
         """Status and output of a command in the guest, with $i as its interface."""
         try:
-            status, output = self.tool.run(FIND_INTERFACE + command, timeout)
+            return self.ask(FIND_INTERFACE + command, timeout)
         except NO_ANSWER as error:
             self.tool.wait_end(3)
             self.check_alive()
             raise Violation(f"guest {self.name}: {command}: {error}") from error
-        return status, output.decode(errors="replace")
 
     def run(self, command, timeout=180):
         status, output = self.try_run(command, timeout)
@@ -170,10 +179,13 @@ class Guest:
         return output
 
     def check_alive(self):
-        if self.alive():
+        lost = self.tool.is_lost()
+        if self.alive() and not lost:
             return
         self.check_log()
-        if self.tool.is_lost():
+        if lost:
+            # KVM may have stopped it, and QEMU goes on.
+            self.tool.kill()
             raise GuestLost(self)
         raise Violation(f"guest {self.name} has ended: {self.tool.log_tail()}")
 
@@ -191,20 +203,20 @@ class Guest:
 
     def qmp(self, command, **arguments):
         try:
-            answer = self.tool.qmp(json.dumps({"execute": command, "arguments": arguments}))
+            answer, good = self.tool.qmp(json.dumps({"execute": command, "arguments": arguments}))
         except NO_ANSWER as error:
             self.tool.wait_end(3)
             self.check_alive()
             raise Violation(f"guest {self.name}: {command}: {error}") from error
-        if "return" not in answer:
+        if not good:
             raise Violation(f"guest {self.name}: {command}: {answer}")
-        return answer["return"]
+        return json.loads(answer)["return"]
 
     def agrees(self, command):
         """Whether a command succeeds in it, though it may be starting just now."""
         self.check_alive()
         try:
-            return self.tool.run(command, 5)[0] == 0
+            return self.ask(command, 5)[0] == 0
         except NO_ANSWER:
             return False
 
@@ -243,6 +255,8 @@ class Machine:
             for n, name in enumerate(("a", "b"))}
         self.pools = None
         self.lost = 0
+        # Some hostile tests send the largest packets.
+        shell("jumbo_wire")
         # Guests that share a processor with their own VMM under emulation now and then sleep
         # until something comes: let something come.
         self.nudges = [subprocess.Popen(peer("ping", "-q", "-i", "0.5", guest.ip), stdout=subprocess.DEVNULL)
