@@ -10,8 +10,9 @@ import time
 from machine import TRAFFIC, GuestLost, Violation, peer
 
 ENDLESS = 1000000
+TO_GUEST_BYTES, TO_WIRE_BYTES = 1000, 700
 # Packets a second each way, while an action runs: it shall not wait for them.
-RATE = 60
+RATE = 25
 STREAMS = itertools.count(1)
 # Far longer than a packet takes on a slow machine.
 IDLE_MS = 20000
@@ -26,15 +27,16 @@ class Tally:
     """Packets that came, and were as they had been sent, by way."""
 
     def __init__(self):
-        self.checked = {}
+        self.checked, self.bytes = {}, 0
 
-    def add(self, way, account, count=None):
+    def add(self, way, account, size_bytes, count=None):
         """Takes a receiver's account; with a count, all of them must have come."""
-        if account.get("corrupt") or account.get("duplicated"):
+        if "received" not in account or account["corrupt"] or account["duplicated"]:
             raise Violation(f"{way}: {account}")
-        if count is not None and account.get("received") != count:
+        if count is not None and account["received"] != count:
             raise Violation(f"{way}: {count} were sent, and {account} came")
-        self.checked[way] = self.checked.get(way, 0) + account.get("received", 0)
+        self.checked[way] = self.checked.get(way, 0) + account["received"]
+        self.bytes += account["received"] * size_bytes
 
 
 class PeerReceiver:
@@ -90,17 +92,17 @@ def exchange(machine, tally, count, size):
         stream = next(STREAMS)
         receiver = PeerReceiver(stream, count, IDLE_MS)
         guest.run(send_from_guest(guest, machine.mac_of_peer(), stream, count, size))
-        tally.add(f"{guest.name} to wire", receiver.account(), count)
+        tally.add(f"{guest.name} to wire", receiver.account(), size, count)
 
         stream = next(STREAMS)
         receiver = GuestReceiver(guest, stream, count, IDLE_MS)
         subprocess.run(send_from_peer(guest.slice.read("mac"), stream, count, size), check=True, stdout=subprocess.DEVNULL)
-        tally.add(f"wire to {guest.name}", receiver.account(), count)
+        tally.add(f"wire to {guest.name}", receiver.account(), size, count)
     for sender, other in (guests, guests[::-1]):
         stream = next(STREAMS)
         receiver = GuestReceiver(other, stream, count, IDLE_MS)
         sender.run(send_from_guest(sender, other.slice.read("mac"), stream, count, size))
-        tally.add(f"{sender.name} to {other.name}", receiver.account(), count)
+        tally.add(f"{sender.name} to {other.name}", receiver.account(), size, count)
 
 
 class Flows:
@@ -122,14 +124,14 @@ class Flows:
         mac = self.machine.mac_of_peer()
         for guest in self.guests:
             stream = next(STREAMS)
-            self.receivers.append((f"wire to {guest.name}", GuestReceiver(guest, stream, ENDLESS, 600000)))
+            self.receivers.append((f"wire to {guest.name}", GuestReceiver(guest, stream, ENDLESS, 600000), TO_GUEST_BYTES))
             self.senders.append(subprocess.Popen(
-                send_from_peer(guest.slice.read("mac"), stream, ENDLESS, 1000, "-r", str(RATE)),
+                send_from_peer(guest.slice.read("mac"), stream, ENDLESS, TO_GUEST_BYTES, "-r", str(RATE)),
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             if self.to_wire:
                 stream = next(STREAMS)
-                self.receivers.append((f"{guest.name} to wire", PeerReceiver(stream, ENDLESS, 600000)))
-                command = send_from_guest(guest, mac, stream, ENDLESS, 700, f"-r {RATE}")
+                self.receivers.append((f"{guest.name} to wire", PeerReceiver(stream, ENDLESS, 600000), TO_WIRE_BYTES))
+                command = send_from_guest(guest, mac, stream, ENDLESS, TO_WIRE_BYTES, f"-r {RATE}")
                 guest.run(f"{command} </dev/null >/tmp/send 2>&1 & echo $! >/tmp/send.pid")
 
     def __exit__(self, kind, *_):
@@ -142,13 +144,13 @@ class Flows:
                     guest.try_run("kill $(cat /tmp/send.pid); rm /tmp/send.pid")
             # For what is still on its way; it is no violation if that takes longer.
             time.sleep(0.5)
-            for way, receiver in self.receivers:
+            for _, receiver, _ in self.receivers:
                 if not isinstance(receiver, GuestReceiver) or receiver.life == receiver.guest.life:
                     receiver.end()
-            for way, receiver in self.receivers:
+            for way, receiver, size_bytes in self.receivers:
                 account = receiver.account()
                 if account is not None:
-                    self.tally.add(way, account)
+                    self.tally.add(way, account, size_bytes)
         except (GuestLost, Violation):
             self.abort()
             if kind is None:
@@ -156,7 +158,7 @@ class Flows:
 
     def abort(self):
         """Ends what still runs, where that is still possible."""
-        receivers = [receiver.process for _, receiver in self.receivers if isinstance(receiver, PeerReceiver)]
+        receivers = [receiver.process for _, receiver, _ in self.receivers if isinstance(receiver, PeerReceiver)]
         for process in self.senders + receivers:
             if process.poll() is None:
                 process.kill()

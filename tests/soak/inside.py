@@ -44,7 +44,7 @@ class Soak:
         state = json.loads(STATE.read_text())
         self.before = state["sums"] | {"machines": state["sums"]["machines"] + 1}
         self.counts, self.cut_short = state["counts"], state["cut_short"]
-        self.tally.checked, self.refused = state["packets"], state["refused"]
+        self.tally.checked, self.tally.bytes, self.refused = state["packets"], state["bytes"], state["refused"]
         self.log.expected, self.violations = state["expected"], state["violations"]
         # Not with the action in which it ended.
         self.first = self.before["next"] + 1
@@ -58,7 +58,7 @@ class Soak:
                 "lost": self.before["lost"] + self.machine.lost}
         STATE.write_text(json.dumps({
             "sums": sums, "counts": self.counts, "cut_short": self.cut_short, "packets": self.tally.checked,
-            "refused": self.actions.refused, "expected": self.log.expected, "violations": self.violations}))
+            "bytes": self.tally.bytes, "refused": self.actions.refused, "expected": self.log.expected, "violations": self.violations}))
 
     def chosen(self):
         for action in plan(self.options.seed):
@@ -76,13 +76,16 @@ class Soak:
 
     def step(self, action):
         self.save(action)
-        print(f"[{self.seconds():5.0f}s] {action}", flush=True)
+        begin = self.seconds()
+        print(f"[{begin:5.0f}s] {action}", flush=True)
         try:
             self.actions.do(action)
         except GuestLost as lost:
             self.machine.count_lost(lost.guest)
             self.cut_short[action.kind] = self.cut_short.get(action.kind, 0) + 1
+        middle = self.seconds()
         self.settle()
+        print(f"    {middle - begin:.0f} s, and {self.seconds() - middle:.0f} s for the checks after it", flush=True)
         self.check_log(action.kind)
         self.counts[action.kind] = self.counts.get(action.kind, 0) + 1
 
@@ -98,6 +101,13 @@ class Soak:
                 self.machine.count_lost(lost.guest)
         raise Violation("guests are lost again and again")
 
+    def recover(self, action):
+        """After a violation: the next action shall not suffer for it."""
+        for guest in self.machine.guests.values():
+            guest.end()
+        self.settle()
+        self.log.complaints(action.kind)
+
     def begin(self):
         if KMEMLEAK.exists():
             KMEMLEAK.write_text("clear")
@@ -106,6 +116,8 @@ class Soak:
         self.actions.refused |= self.refused
         self.settle()
         self.check_log("begin")
+        # Of actions are the minutes.
+        self.began = time.monotonic()
 
     def end(self):
         self.machine.ensure_card()
@@ -135,7 +147,9 @@ class Soak:
     def run(self):
         if self.attempt("at the beginning", self.begin):
             for action in self.chosen():
-                if not self.attempt(f"in action {action}", self.step, action) and not self.options.keep_going:
+                if self.attempt(f"in action {action}", self.step, action):
+                    continue
+                if not self.options.keep_going or not self.attempt(f"after action {action}", self.recover, action):
                     break
             else:
                 print(f"[{self.seconds():5.0f}s] all guests are stopped, and the module is unloaded", flush=True)
@@ -157,6 +171,7 @@ class Soak:
         rows = [("actions", name, count) for name, count in sorted(self.counts.items())]
         rows += [("cut short by a guest's loss", name, count) for name, count in sorted(self.cut_short.items())]
         rows += [("packets checked", name, count) for name, count in sorted(self.tally.checked.items())]
+        rows += [("bytes checked", "all ways", self.tally.bytes)]
         rows += [("refused", name, count) for name, count in self.actions.refused.items()]
         rows += [("kernel lines that were expected", name, count) for name, count in sorted(self.log.expected.items())]
         rows += [("lost to the emulator", "guests", self.before["lost"] + self.machine.lost),
