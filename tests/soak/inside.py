@@ -22,6 +22,13 @@ KMEMLEAK = Path("/sys/kernel/debug/kmemleak")
 STATE = Path("/out/soak.json")
 
 
+def text_of(file):
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        return error.strerror
+
+
 class Soak:
     def __init__(self, options):
         self.options = options
@@ -159,10 +166,11 @@ class Soak:
 
     def show_violation(self):
         print(f"VIOLATION {self.violations[-1]}")
-        print(subprocess.run("""cd /sys/bus/mdev/devices && for d in *; do echo "slice $d"; cd $d
-            for f in state strategy vlan source_check stats/* rejected/*; do
-            [ "$(cat $f)" = 0 ] || printf '%s=%s ' $f "$(cat $f)"; done; echo; cd ..; done; dmesg | tail -n 30""",
-                             shell=True, text=True, stdout=subprocess.PIPE).stdout, flush=True)
+        for piece in Path("/sys/bus/mdev/devices").glob("*"):
+            files = [piece / name for name in ("state", "strategy", "vlan", "source_check")]
+            files += sorted(piece.glob("stats/*")) + sorted(piece.glob("rejected/*"))
+            print(f"slice {piece.name}:", *(f"{file.relative_to(piece)}={text}" for file in files if (text := text_of(file)) != "0"))
+        print(subprocess.run("dmesg | tail -n 30", shell=True, text=True, stdout=subprocess.PIPE).stdout, flush=True)
 
     def show_summary(self):
         if self.actions is None:

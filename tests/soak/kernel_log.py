@@ -19,6 +19,7 @@ EXPECTED = (
     (r"workqueue: (?!sluice)\S+ hogged CPU for", None, "an emulated processor is slow"),
     (r"virtio_net \S+ peer0: (NETDEV WATCHDOG|TX timeout on queue)", ("begin", "card_link", "wire_link", "give_back", "module_reload", "end"),
      "the emulator's hub holds packets back while the card does not receive"),
+    (r": probe with driver sluice-\S+ failed with error -28", ("slices",), "driver core: there was no pool for one slice more"),
     (r": queue stopped: ", ("hostile",), "Sluice: a hostile client broke a rule; rate-limited"),
     (r": in use: .*, waiting until it lets go or ends", ("removed_in_use",),
      "Sluice: a slice that is in use is to be removed, and its user is waited for"),
