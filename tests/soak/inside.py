@@ -192,7 +192,8 @@ class Soak:
             print(f"    {name:90} {count:>10}")
         for violation in self.violations:
             print(f"VIOLATION {violation}")
-        print(f"{len(self.violations)} violations; once more: make soak SEED={self.options.seed} MINUTES={self.options.minutes:g}")
+        again = " ".join(word for word in sys.argv[1:] if word != "--resume")
+        print(f"{len(self.violations)} violations; once more: tools/soak {again}")
 
 
 def main():
