@@ -203,7 +203,9 @@ class Guest:
         self.run(f"""[ -n "$i" ] || exit 9
             ip link set $i up; ip address replace {self.ip}/24 dev $i
             n=0; until [ "$(cat /sys/class/net/$i/carrier)" = 1 ]; do
-            n=$((n + 1)); [ $n -lt 600 ] || exit 8; sleep 0.2; done""", 240)
+            n=$((n + 1)); [ $n -lt 600 ] || exit 8; sleep 0.2; done
+            n=0; until ping -c 1 -W 1 {PEER_IP} >/dev/null; do
+            n=$((n + 1)); [ $n -lt 60 ] || exit 7; done""", 240)
 
     def qmp(self, command, **arguments):
         try:
