@@ -8,6 +8,8 @@
 
 mod open;
 mod policy;
+mod poll;
+mod stop;
 mod strategy;
 mod withdraw;
 
@@ -19,35 +21,27 @@ pub use policy::{
     MacPolicy,
     Policy, //
 };
+pub use poll::Polled;
 pub use strategy::NoMemory;
 
-use crate::addr::GuestAddr;
 use crate::check::Rejection;
 use crate::map::{
     MapStats,
-    PageRange,
     Strategy, //
 };
 use crate::net::MacAddr;
-use crate::path::{
-    Fault,
-    Progress, //
-};
+use crate::path::Fault;
 use crate::platform::{
     HwError,
     Platform, //
 };
-use crate::stats::{
-    PathStats,
-    Stats, //
-};
+use crate::stats::Stats;
 use crate::vf::{
     Action,
     Counters,
     Function,
     Identity,
     Queue,
-    QueueState,
     Reply,
     Request,
     ResetKind,
@@ -88,17 +82,6 @@ pub enum State {
     Running,
     /// A queue stopped without the guest's asking, until the guest resets or enables it again.
     Faulted(Stopped),
-}
-
-/// What a poll leaves to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Polled {
-    /// Poll again at once.
-    pub more: bool,
-    /// Poll again at this time at the latest: an interrupt is held back until then.
-    pub deadline_ns: Option<u64>,
-    /// A queue broke a rule and awaits [`Slice::poll`], which stops it.
-    pub stop_wanted: bool,
 }
 
 /// Why a slice could not be opened.
@@ -303,86 +286,12 @@ impl<P: Platform> Slice<P> {
         self.function.msix_write(offset, width, value);
     }
 
-    /// As [`Self::poll_hastily`], and stops queues that broke a rule, which waits for the NIC.
-    pub fn poll(&mut self, now_ns: u64, budget: u16) -> Polled {
-        let mut polled = self.poll_hastily(now_ns, budget);
-        if core::mem::take(&mut polled.stop_wanted) {
-            for queue in [Queue::Rx, Queue::Tx] {
-                if self.wants_stop(queue) {
-                    self.stop_queue(queue, None, now_ns);
-                }
-            }
-            polled.deadline_ns = self.signal(now_ns);
-        }
-        polled
-    }
-
-    /// Moves descriptors both ways, at most `budget` new ones of each queue, and signals what is
-    /// due. Does not wait: a queue that breaks a rule takes no more descriptors, and stays so until
-    /// [`Self::poll`] stops it.
-    pub fn poll_hastily(&mut self, now_ns: u64, budget: u16) -> Polled {
-        let mut polled = Polled::default();
-        if self.function.bus_master() {
-            for queue in [Queue::Rx, Queue::Tx] {
-                polled.more |= self.poll_queue(queue, budget);
-            }
-        }
-        polled.stop_wanted = self.wants_stop(Queue::Rx) || self.wants_stop(Queue::Tx);
-        polled.deadline_ns = self.signal(now_ns);
-        polled
-    }
-
-    /// Whether the guest has disabled a queue, which has not been stopped yet.
-    fn is_disabling(&self, queue: Queue) -> bool {
-        self.function.queue_state(queue) == QueueState::Disabling
-    }
-
-    /// Whether a queue is to be stopped by somebody who may wait for the NIC.
-    fn wants_stop(&self, queue: Queue) -> bool {
-        let faulted = |open: &Open<P>| open.has_faulted(queue);
-        self.is_disabling(queue) || self.open.as_ref().is_some_and(faulted)
-    }
-
     /// The NIC's link may have changed.
     pub fn link_changed(&mut self, now_ns: u64) {
         if let Some(open) = &self.open {
             let action = self.function.set_link(open.link());
             self.act(action, now_ns);
         }
-    }
-
-    /// The VMM takes memory away. When this returns no page of the range is pinned for the slice,
-    /// save those that the NIC would not let go of, which stay pinned and are counted as leaked.
-    pub fn dma_unmap(&mut self, iova: GuestAddr, len_bytes: u64, now_ns: u64) {
-        let Some(range) = PageRange::from_bytes(iova.raw(), len_bytes) else {
-            return;
-        };
-        for queue in [Queue::Rx, Queue::Tx] {
-            if self
-                .open
-                .as_ref()
-                .is_some_and(|o| o.ring_touches(queue, range))
-            {
-                self.stop_queue(queue, Some(StopReason::MemoryRemoved), now_ns);
-            }
-        }
-        // What is idle goes at once; what is in flight goes when its queue has stopped. The other
-        // queue goes on.
-        for queue in [Queue::Rx, Queue::Tx] {
-            let Some(open) = &mut self.open else {
-                return;
-            };
-            if open.invalidate(range) == 0 {
-                break;
-            }
-            if open.uses(queue, range) {
-                self.stop_queue(queue, Some(StopReason::MemoryRemoved), now_ns);
-            }
-        }
-        if let Some(open) = &mut self.open {
-            open.invalidate(range);
-        }
-        self.signal(now_ns);
     }
 
     /// Carries out what an access means.
@@ -502,103 +411,5 @@ impl<P: Platform> Slice<P> {
             Some(open) => f(open, &mut self.stats),
             None => Err(StopReason::Hardware(HwError::Gone)),
         }
-    }
-
-    fn record(&mut self, stopped: Stopped) {
-        for place in [&mut self.stopped, &mut self.unreported] {
-            // What the NIC failed to do is not hidden by what came of it.
-            if place.is_none_or(|before| before.reason.gravity() <= stopped.reason.gravity()) {
-                *place = Some(stopped);
-            }
-        }
-    }
-
-    fn stop_queues(&mut self, reason: Option<StopReason>, now_ns: u64) {
-        self.stop_queue(Queue::Rx, reason, now_ns);
-        self.stop_queue(Queue::Tx, reason, now_ns);
-    }
-
-    /// Stops a queue and tells the model. `reason` if the guest did not ask for it.
-    fn stop_queue(&mut self, queue: Queue, reason: Option<StopReason>, _now_ns: u64) {
-        let Some(open) = &mut self.open else {
-            return;
-        };
-        let before = (self.stats.tx, self.stats.rx);
-        let was_running = open.queue_runs(queue);
-        let result = open.stop(queue, &mut self.stats);
-        self.account(&before);
-        if let Err(error) = result {
-            self.record(Stopped {
-                queue,
-                reason: StopReason::Hardware(error),
-            });
-        } else if let (Some(reason), true) = (reason, was_running) {
-            self.record(Stopped { queue, reason });
-        }
-        let _ = self.function.queue_enabled(queue, false);
-    }
-
-    /// Polls one queue; `true` if there is more to do at once.
-    fn poll_queue(&mut self, queue: Queue, budget: u16) -> bool {
-        if self.is_disabling(queue) {
-            return false;
-        }
-        let tail = self.function.tail(queue);
-        let Some(open) = &mut self.open else {
-            return false;
-        };
-        if !open.queue_runs(queue) {
-            return false;
-        }
-        let before = (self.stats.tx, self.stats.rx);
-        let (progress, head) = open.poll(queue, tail, budget, &mut self.stats);
-        self.account(&before);
-        self.progressed(queue, &progress, head);
-        if let Some(fault) = progress.fault {
-            self.record(Stopped {
-                queue,
-                reason: StopReason::Fault(fault),
-            });
-            return false;
-        }
-        progress.more
-    }
-
-    /// Tells the model where a queue is.
-    fn progressed(&mut self, queue: Queue, progress: &Progress, head: u16) {
-        self.function.set_head(queue, head);
-        if progress.notify {
-            self.function.raise(match queue {
-                Queue::Tx => crate::vf::Cause::Tx0,
-                Queue::Rx => crate::vf::Cause::Rx0,
-            });
-        }
-    }
-
-    /// Adds what the data path did since `before` to the function's statistics registers, which
-    /// are 32 bits wide and wrap.
-    fn account(&mut self, (tx_before, rx_before): &(PathStats, PathStats)) {
-        let since = |now: u64, before: u64| now.wrapping_sub(before) as u32;
-        let (tx, rx) = (&self.stats.tx, &self.stats.rx);
-        let delta = crate::vf::Stats {
-            rx_frames: since(rx.packets, rx_before.packets),
-            rx_bytes: since(rx.bytes, rx_before.bytes),
-            rx_multicast: since(rx.multicast, rx_before.multicast),
-            tx_frames: since(tx.packets, tx_before.packets),
-            tx_bytes: since(tx.bytes, tx_before.bytes),
-            ..Default::default()
-        };
-        self.function.add_stats(&delta);
-    }
-
-    /// Signals what is due; the time of what is held back.
-    fn signal(&mut self, now_ns: u64) -> Option<u64> {
-        let signals = self.function.take_signals(now_ns);
-        if let Some(open) = &mut self.open {
-            for vector in signals.vectors.iter() {
-                open.signal(vector);
-            }
-        }
-        signals.deadline_ns
     }
 }
