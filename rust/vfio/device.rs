@@ -300,15 +300,8 @@ impl SliceDev {
         }
     }
 
-    /// Takes the hardware from the slice and unpins everything.
-    fn shut(&self, state: &mut State) {
-        self.nic.detach(self.pool);
-        // Before the end of what counts the time that it takes. Nothing is put off from here on.
-        self.pins.settle();
-        let hardware = state.slice.close(now_ns());
-        let Some(mut hardware) = hardware else {
-            return;
-        };
+    /// Puts hardware away that was taken from the slice.
+    fn put_away(&self, mut hardware: Hardware<KernelPlatform>) {
         // The NIC may use that memory for ever: nobody gets it (invariant 3). One that is gone and
         // cannot reach memory has stopped.
         if hardware.rx.stop().is_err() {
@@ -389,8 +382,13 @@ impl Operations for SliceDev {
         let helper = self.enter().helper.take();
         drop(helper);
         let mut state = self.enter();
+        self.nic.detach(self.pool);
+        // Before the end of what counts the time that it takes. Nothing is put off from here on.
+        self.pins.settle();
         // Everything is unpinned when this returns: VFIO is about to drop the container.
-        self.shut(&mut state);
+        if let Some(hardware) = state.slice.close(now_ns()) {
+            self.put_away(hardware);
+        }
         let report = state.slice.take_report();
         drop(state);
         self.irqs.clear();
@@ -467,8 +465,10 @@ impl Operations for SliceDev {
         if state.slice.map_stats().leaked != state.leaked_before {
             // A queue did not stop, and pages of the range may still be pinned for it. VFIO stops
             // the host over that: the slice ends here, and what it cannot let go of is given up
-            // (see `sys::pin::Page`).
-            self.shut(&mut state);
+            // (see `sys::pin::Page`). The VMM still has it open.
+            if let Some(hardware) = state.slice.end(now_ns()) {
+                self.put_away(hardware);
+            }
         }
         let report = state.slice.take_report();
         drop(state);

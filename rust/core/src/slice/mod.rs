@@ -102,6 +102,9 @@ pub struct Slice<P: Platform> {
     function: Function,
     policy: Policy,
     strategy: Strategy,
+    /// A VMM has the slice open.
+    held: bool,
+    /// What it works with, as long as it has not been taken away.
     open: Option<Open<P>>,
     stats: Stats,
     /// Counters of maps that are gone.
@@ -120,6 +123,7 @@ impl<P: Platform> Slice<P> {
             function: Function::new(Identity { mac }),
             policy: Policy::default(),
             strategy: Strategy::default(),
+            held: false,
             open: None,
             stats: Stats::new(),
             past_maps: MapStats::default(),
@@ -136,7 +140,7 @@ impl<P: Platform> Slice<P> {
 
     /// Changes the slice's address while it is closed.
     pub fn set_mac(&mut self, mac: MacAddr) -> Result<(), Busy> {
-        if self.open.is_some() {
+        if self.held {
             return Err(Busy);
         }
         self.function.set_identity(Identity { mac });
@@ -150,7 +154,7 @@ impl<P: Platform> Slice<P> {
 
     /// Changes what the guest may ask for, while the slice is closed.
     pub fn set_policy(&mut self, policy: Policy) -> Result<(), Busy> {
-        if self.open.is_some() {
+        if self.held {
             return Err(Busy);
         }
         self.policy = policy;
@@ -160,10 +164,10 @@ impl<P: Platform> Slice<P> {
     /// What the slice is doing.
     pub fn state(&self) -> State {
         match (&self.open, self.stopped) {
-            (None, _) => State::Closed,
-            (Some(_), Some(stopped)) => State::Faulted(stopped),
+            _ if !self.held => State::Closed,
+            (_, Some(stopped)) => State::Faulted(stopped),
             (Some(open), None) if open.runs() => State::Running,
-            (Some(_), None) => State::Open,
+            (_, None) => State::Open,
         }
     }
 
@@ -199,6 +203,7 @@ impl<P: Platform> Slice<P> {
     /// (invariant 8). On an error the hardware comes back.
     pub fn open(&mut self, hardware: Hardware<P>) -> Result<(), (OpenError, Hardware<P>)> {
         self.install(hardware)?;
+        self.held = true;
         self.stopped = None;
         self.unreported = None;
         self.kicked = false;
@@ -215,7 +220,7 @@ impl<P: Platform> Slice<P> {
     /// of its own, and gone before anything else is called.
     #[inline(never)]
     fn install(&mut self, hardware: Hardware<P>) -> Result<(), (OpenError, Hardware<P>)> {
-        if self.open.is_some() {
+        if self.held {
             return Err((OpenError::Busy, hardware));
         }
         match Open::new(self.strategy, hardware) {
@@ -227,25 +232,21 @@ impl<P: Platform> Slice<P> {
         }
     }
 
-    /// Stops the queues, unpins everything and returns the hardware.
+    /// The VMM closes the slice: stops the queues, unpins everything and returns the hardware, unless
+    /// that was taken away before.
     pub fn close(&mut self, now_ns: u64) -> Option<Hardware<P>> {
         self.reset(now_ns);
-        let open = self.open.take()?;
-        let (hardware, maps) = open.dismantle();
-        self.past_maps = maps.after(&self.past_maps).at_rest();
-        self.function.reset();
+        let hardware = self.dismantle();
         self.stopped = None;
-        Some(hardware)
+        self.held = false;
+        hardware
     }
 
     /// The VMM resets the function.
     pub fn reset(&mut self, now_ns: u64) {
         self.stop_queues(None, now_ns);
         self.function.reset();
-        if let Some(open) = &mut self.open {
-            open.reset_filters(self.function.identity().mac, &self.policy);
-        }
-        self.stopped = None;
+        self.begin_anew();
     }
 
     /// Reads configuration space.
@@ -396,11 +397,17 @@ impl<P: Platform> Slice<P> {
 
     fn guest_reset(&mut self, _kind: ResetKind, now_ns: u64) {
         self.stop_queues(None, now_ns);
+        self.begin_anew();
+        self.function.reset_done();
+    }
+
+    /// After a reset: filters as at first, and what had stopped the queues is past. Without hardware
+    /// it is not.
+    fn begin_anew(&mut self) {
         if let Some(open) = &mut self.open {
             open.reset_filters(self.function.identity().mac, &self.policy);
+            self.stopped = None;
         }
-        self.stopped = None;
-        self.function.reset_done();
     }
 
     fn with_open<R>(

@@ -3,14 +3,17 @@
 //! Hardware that fails or is taken away while a slice is open.
 
 use super::{
+    Hardware,
     Slice,
-    StopReason, //
+    StopReason,
+    Stopped, //
 };
 use crate::map::PageRange;
 use crate::platform::{
     HwError,
     Platform, //
 };
+use crate::vf::Queue;
 
 impl StopReason {
     /// Which of two reasons an administrator needs to see.
@@ -36,5 +39,28 @@ impl<P: Platform> Slice<P> {
             open.invalidate(everything);
         }
         self.link_changed(now_ns);
+    }
+
+    /// Takes the hardware from the slice for good, though the VMM has it open and keeps it: stops the
+    /// queues and unpins what the NIC let go of. The slice does nothing any more, and says why, until
+    /// it is closed.
+    pub fn end(&mut self, now_ns: u64) -> Option<Hardware<P>> {
+        self.stop_queues(None, now_ns);
+        let hardware = self.dismantle()?;
+        for queue in [Queue::Rx, Queue::Tx] {
+            self.record(Stopped {
+                queue,
+                reason: StopReason::Hardware(HwError::Gone),
+            });
+        }
+        Some(hardware)
+    }
+
+    /// What is left when both queues have been stopped.
+    pub(super) fn dismantle(&mut self) -> Option<Hardware<P>> {
+        let (hardware, maps) = self.open.take()?.dismantle();
+        self.past_maps = maps.after(&self.past_maps).at_rest();
+        self.function.reset();
+        Some(hardware)
     }
 }

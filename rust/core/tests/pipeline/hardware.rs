@@ -70,6 +70,9 @@ fn stops(queue: Queue) -> Vec<(&'static str, bool, Deed)> {
         ("the hardware is taken away", true, |b| {
             b.slice.withdraw(b.now_ns)
         }),
+        ("the hardware is taken away for good", true, |b| {
+            b.slice.end(b.now_ns);
+        }),
         ("it breaks a rule", true, |b| {
             b.write(RX + TAIL, 0xffff);
             b.write(TX + TAIL, 0xffff);
@@ -111,6 +114,55 @@ fn what_does_not_stop_keeps_its_pages() {
                     assert_eq!(b.world.borrow().pinned(), leaked, "{name}");
                 }
             }
+        }
+    }
+}
+
+/// A slice whose hardware is taken away while its VMM has it open stays that VMM's: it says why it
+/// stands still, whatever the guest does, and takes no setting until it is closed.
+#[test]
+fn a_slice_that_ends_is_open_until_it_is_closed() {
+    for (dir, queue) in QUEUES {
+        for reset in [false, true] {
+            let mut b = in_flight(Strategy::Persistent);
+            b.world.borrow_mut().set_stuck(dir, true);
+            b.slice.dma_unmap(GuestAddr::new(0), PAGES << 12, b.now_ns);
+            let why = stopped(&b);
+            let timeout = StopReason::Hardware(HwError::Timeout);
+            assert_eq!((why.queue, why.reason), (queue, timeout));
+            if reset {
+                // The guest has the reason forgotten, and the slice another one then.
+                b.write(CTRL, 1 << 26);
+                assert_eq!(b.slice.state(), State::Open);
+            }
+            let hardware = b.slice.end(b.now_ns).expect("it was there");
+            let gone = StopReason::Hardware(HwError::Gone);
+            let reason = if reset { gone } else { timeout };
+            assert_eq!(stopped(&b).reason, reason);
+
+            b.write(CTRL, 1 << 26);
+            b.master(true);
+            b.enable_rx();
+            b.enable_tx();
+            b.slice.reset(b.now_ns);
+            b.poll();
+            b.slice.dma_unmap(GuestAddr::new(0), PAGES << 12, b.now_ns);
+            b.slice.withdraw(b.now_ns);
+            assert_eq!(stopped(&b).reason, reason);
+            assert_eq!(b.slice.set_mac(b.slice.mac()), Err(Busy));
+            assert_eq!(b.slice.set_policy(Policy::default()), Err(Busy));
+            let opened = b.slice.open(hardware);
+            let hardware = match opened {
+                Err((OpenError::Busy, hardware)) => hardware,
+                _ => panic!("it is open"),
+            };
+            assert!(b.slice.end(b.now_ns).is_none());
+
+            assert!(b.slice.close(b.now_ns).is_none());
+            assert_eq!(b.slice.state(), State::Closed);
+            assert_eq!(b.slice.set_mac(b.slice.mac()), Ok(()));
+            assert!(b.slice.open(hardware).is_ok());
+            assert_eq!(b.slice.state(), State::Open);
         }
     }
 }
