@@ -165,6 +165,29 @@ guest_heard() {
 	got=$(sed -n 's/.*received=\([0-9]*\).*/\1/p' <<<"$out")
 }
 
+# guest_watches GUEST FILTER: when this returns, the guest's interface takes all that it gets, and the
+# first packet that FILTER lets through will be kept.
+guest_watches() {
+	in_guest "$1" --timeout 90 "i=$GUEST_IF
+		rm -f /tmp/seen /tmp/watcher; ip link set \$i promisc on
+		# tcpdump wants to become somebody whom it can find.
+		[ -e /etc/passwd ] || echo root:x:0:0::/:/bin/sh >/etc/passwd
+		timeout 80 tcpdump -Z root -l -n -e -c 1 -i \$i $2 </dev/null >/tmp/seen 2>/tmp/watcher &
+		n=0; until grep -qs '^listening on' /tmp/watcher; do
+			n=\$((n + 1)); [ \$n -lt 100 ] || { cat /tmp/watcher; exit 8; }; sleep 0.2; done"
+}
+
+# guest_saw GUEST MAC: the first packet comes, and it is one for that address.
+guest_saw() {
+	local packet
+	packet=$(in_guest "$1" --timeout 90 "i=$GUEST_IF
+		n=0; until grep -qs . /tmp/seen; do
+			n=\$((n + 1)); [ \$n -lt 100 ] || { cat /tmp/watcher; exit 8; }; sleep 0.2; done
+		ip link set \$i promisc off; cat /tmp/seen") || { echo "$packet" && return 1; }
+	echo "$packet"
+	[[ $packet == *" > $2, "* ]]
+}
+
 peer_iperf_server() {
 	peer iperf3 -s -D -p "${1:-5201}" --pidfile "/run/iperf-${1:-5201}.pid"
 }
