@@ -182,8 +182,13 @@ struct sluice_return {
 	void *data;
 };
 
-/* A task may still have to return from this module's text after module_put(). */
+/* A task may still have to return from this module's text when nothing else holds the module. */
 static bool sluice_text_used;
+
+void sluice_text_in_use(void)
+{
+	WRITE_ONCE(sluice_text_used, true);
+}
 
 void sluice_wait_for_returns(void)
 {

@@ -30,6 +30,8 @@ void sluice_copy(void *to, const void *from, size_t len);
 /* Calls call(data) when the current thread returns to user space. */
 int sluice_on_return(void (*call)(void *), void *data);
 struct task_struct *sluice_current(void);
+/* The current thread is not waited for: it may be in this module's text a little longer. */
+void sluice_text_in_use(void);
 /* To be called last when the module ends. */
 void sluice_wait_for_returns(void);
 

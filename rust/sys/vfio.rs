@@ -6,7 +6,10 @@
 
 use core::{
     marker::PhantomData,
-    ptr::NonNull, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 
 use kernel::{
@@ -27,7 +30,8 @@ use kernel::{
     prelude::*,
     sync::{
         Arc,
-        ArcBorrow, //
+        ArcBorrow,
+        Completion, //
     },
     uaccess::{
         UserPtr,
@@ -162,14 +166,52 @@ struct Inner<T> {
     raw: bindings::vfio_device,
     /// Null, or an `Arc` given up by `into_raw`.
     data: *const T,
+    /// Null, or an `Arc` given up by `into_raw`: complete when the device is released.
+    released: *const Completion,
+    /// Null, or the task that waits for that.
+    waiter: *const bindings::task_struct,
 }
 
-/// A VFIO device that is registered. Dropping it waits until nobody has it open.
+/// The reference to a VFIO device that came with it. Dropping it waits for the device's end.
 ///
 /// # Invariants
 ///
-/// The pointer is a registered device, and this object owns the reference that came with it.
-pub(crate) struct Registration<T: Operations>(NonNull<Inner<T>>, PhantomData<Arc<T>>);
+/// The pointer is a device made by `new`, not registered when this is dropped; the reference is
+/// this object's.
+struct Allocated<T> {
+    inner: NonNull<Inner<T>>,
+    released: Arc<Completion>,
+}
+
+impl<T> Allocated<T> {
+    fn raw(&self) -> *mut bindings::vfio_device {
+        // CAST: `raw` is the first field of the `repr(C)` structure `Inner`.
+        self.inner.as_ptr().cast()
+    }
+}
+
+impl<T> Drop for Allocated<T> {
+    fn drop(&mut self) {
+        let inner = self.inner.as_ptr();
+        // SAFETY: By the type's invariant. Nobody else looks at `waiter` before the last reference
+        // is dropped.
+        unsafe {
+            (*inner).waiter = bindings::sluice_current();
+            bindings::put_device(&raw mut (*inner).raw.device);
+        }
+        // The last reference may be another's, who has it for a moment, and
+        // CONFIG_DEBUG_KOBJECT_RELEASE puts the end off. It needs our table, and frees our data: the
+        // card and this module must last that long. Nobody new can refer to the device.
+        self.released.wait_for_completion();
+    }
+}
+
+/// A VFIO device that is registered. Dropping it waits until nobody has it open, or refers to it.
+///
+/// # Invariants
+///
+/// The device is registered.
+pub(crate) struct Registration<T: Operations>(Allocated<T>, PhantomData<Arc<T>>);
 
 // SAFETY: VFIO has its own locks, and `T` is `Send` and `Sync`.
 unsafe impl<T: Operations> Send for Registration<T> {}
@@ -179,6 +221,7 @@ unsafe impl<T: Operations> Sync for Registration<T> {}
 impl<T: Operations> Registration<T> {
     /// Makes `data` a VFIO device on top of `dev`, a mediated device.
     pub(crate) fn new(dev: &Device, data: Arc<T>) -> Result<Self> {
+        let released = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
         // SAFETY: The size covers a `vfio_device` at offset 0, `dev` is live, and the table is
         // static. The device keeps a reference to `dev` from registration on.
         let raw = from_err_ptr(unsafe {
@@ -190,16 +233,16 @@ impl<T: Operations> Registration<T> {
         })?;
         let inner = NonNull::new(raw.cast::<Inner<T>>()).ok_or(ENOMEM)?;
         // SAFETY: The allocation is ours alone until it is registered, and zeroed.
-        unsafe { (*inner.as_ptr()).data = Arc::into_raw(data) };
-        // SAFETY: The device is complete; `release` is called exactly once, by the last put.
         unsafe {
-            if let Err(error) = to_result(bindings::vfio_register_emulated_iommu_dev(raw)) {
-                bindings::put_device(&raw mut (*raw).device);
-                return Err(error);
-            }
+            (*inner.as_ptr()).data = Arc::into_raw(data);
+            (*inner.as_ptr()).released = Arc::into_raw(released.clone());
         }
+        // INVARIANT: Made above, with a reference that is ours.
+        let allocated = Allocated { inner, released };
+        // SAFETY: The device is complete; `release` is called exactly once, by the last put.
+        to_result(unsafe { bindings::vfio_register_emulated_iommu_dev(raw) })?;
         // INVARIANT: Registered above.
-        Ok(Self(inner, PhantomData))
+        Ok(Self(allocated, PhantomData))
     }
 
     const TABLE: bindings::vfio_device_ops = bindings::vfio_device_ops {
@@ -239,11 +282,18 @@ impl<T: Operations> Registration<T> {
     ///
     /// For the VFIO core only, with what its operations table promises.
     unsafe extern "C" fn release(vdev: *mut bindings::vfio_device) {
-        // SAFETY: VFIO calls this once, when nobody refers to the device any more.
+        let inner = vdev.cast::<Inner<T>>();
+        // SAFETY: VFIO calls this once, when nobody refers to the device any more. The pointers
+        // are null or came from `Arc::into_raw`.
         unsafe {
-            let data = (*vdev.cast::<Inner<T>>()).data;
-            if !data.is_null() {
-                drop(Arc::from_raw(data));
+            if !(*inner).data.is_null() {
+                drop(Arc::from_raw((*inner).data));
+            }
+            if !ptr::eq((*inner).waiter, bindings::sluice_current()) {
+                bindings::sluice_text_in_use();
+            }
+            if !(*inner).released.is_null() {
+                Arc::from_raw((*inner).released).complete_all();
             }
         }
     }
@@ -484,12 +534,8 @@ impl<T: Operations> Registration<T> {
 
 impl<T: Operations> Drop for Registration<T> {
     fn drop(&mut self) {
-        let raw = self.0.as_ptr().cast::<bindings::vfio_device>();
-        // SAFETY: By the type's invariant the device is registered, and the reference is ours.
-        unsafe {
-            bindings::vfio_unregister_group_dev(raw);
-            bindings::put_device(&raw mut (*raw).device);
-        }
+        // SAFETY: By the type's invariant the device is registered.
+        unsafe { bindings::vfio_unregister_group_dev(self.0.raw()) };
     }
 }
 
