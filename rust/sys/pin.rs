@@ -168,7 +168,7 @@ impl Pins {
                     bus.at(0).raw(),
                     page.len_bytes(),
                     direction,
-                    0,
+                    bindings::sluice_dma_attrs(),
                 )
             };
         }
@@ -230,18 +230,22 @@ impl VfioPinner {
         direction: bindings::dma_data_direction,
     ) -> Result<BusPage, PinError> {
         let nic = device_ptr(&self.pins.nic);
-        // SAFETY: The pages are pinned (the caller's word); the NIC is bound (see `Pins::new`).
-        let bus = unsafe { bindings::dma_map_page_attrs(nic, page, 0, len_bytes, direction, 0) };
-        // SAFETY: `bus` is what the DMA API gave for this device.
-        if unsafe { bindings::sluice_dma_mapping_error(nic, bus) } != 0 {
-            return Err(PinError::NoMemory);
-        }
         // A bounced mapping is a copy that somebody would have to keep in step with a page that
-        // the guest and the NIC share: refused.
-        // SAFETY: As above.
-        let direct = unsafe { !bindings::sluice_dma_need_sync(nic, bus) };
-        if let Some(bus) = BusPage::from_mapping(bus).filter(|_| direct) {
-            return Ok(bus);
+        // the guest and the NIC share: refused, by these or below.
+        // SAFETY: Callable in any context.
+        let attrs = unsafe { bindings::sluice_dma_attrs() };
+        // SAFETY: The pages are pinned (the caller's word); the NIC is bound (see `Pins::new`).
+        let bus =
+            unsafe { bindings::dma_map_page_attrs(nic, page, 0, len_bytes, direction, attrs) };
+        // SAFETY: `bus` is what the DMA API gave for this device.
+        if unsafe { bindings::sluice_dma_mapping_error(nic, bus) } == 0 {
+            // SAFETY: As above.
+            let direct = unsafe { !bindings::sluice_dma_need_sync(nic, bus) };
+            if let Some(bus) = BusPage::from_mapping(bus).filter(|_| direct) {
+                return Ok(bus);
+            }
+            // SAFETY: Mapped above, with the same size, direction and attributes.
+            unsafe { bindings::dma_unmap_page_attrs(nic, bus, len_bytes, direction, attrs) };
         }
         if !core::mem::replace(&mut self.warned, true) {
             dev_warn!(
@@ -249,8 +253,6 @@ impl VfioPinner {
                 "cannot reach guest memory without bounce buffers (is swiotlb=force set?)\n"
             );
         }
-        // SAFETY: Mapped above, with the same size and direction.
-        unsafe { bindings::dma_unmap_page_attrs(nic, bus, len_bytes, direction, 0) };
         Err(PinError::NoMemory)
     }
 

@@ -160,6 +160,20 @@ void sluice_pages_put(const void *memory, unsigned int count)
 		put_page(virt_to_page(memory + i * PAGE_SIZE));
 }
 
+/*
+ * How guest pages are mapped: what the NIC writes is seen at once, and what the
+ * guest writes; a page may be mapped any number of times. Where the kernel has
+ * no word for that, sluice_dma_need_sync() tells.
+ */
+unsigned long sluice_dma_attrs(void)
+{
+#ifdef DMA_ATTR_REQUIRE_COHERENT
+	return DMA_ATTR_REQUIRE_COHERENT;
+#else
+	return 0;
+#endif
+}
+
 int sluice_dma_mapping_error(struct device *dev, u64 bus)
 {
 	return dma_mapping_error(dev, bus);

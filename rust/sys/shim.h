@@ -23,6 +23,7 @@ void *sluice_ram_address(const struct page *page);
 bool sluice_starts_huge(struct page *page, unsigned int order);
 void sluice_pages_get(const void *memory, unsigned int count);
 void sluice_pages_put(const void *memory, unsigned int count);
+unsigned long sluice_dma_attrs(void);
 int sluice_dma_mapping_error(struct device *dev, u64 bus);
 bool sluice_dma_need_sync(struct device *dev, u64 bus);
 void sluice_copy(void *to, const void *from, size_t len);

@@ -108,6 +108,24 @@ TEST_F_TIMEOUT(attacker, rx_same_buffer_everywhere, TIMEOUT_S)
 	EXPECT_TRUE(neighbour_flooded(nb, 400));
 }
 
+/* The same, with a mapping of the page for each descriptor: the kernel is told that they are meant (DMA API debugging). */
+TEST_F_TIMEOUT(attacker, rx_same_buffer_mapped_each_time, TIMEOUT_S)
+{
+	struct vf *vf = &self->vf;
+	uint64_t pins;
+
+	ASSERT_EQ(0, set_slice(uuid_a, "strategy", "single-use"));
+	pins = stat_of(uuid_a, "pins");
+	ASSERT_EQ(0, start_without_buffers(vf));
+	for (unsigned int i = 0; i < VF_RING_SLOTS - 1; i++)
+		vf_post(vf, &vf->rx, VF_RX_BUF, 0);
+	vf_doorbell(vf, &vf->rx);
+	neighbour_flood(nb, vf->mac);
+	EXPECT_TRUE(neighbour_flooded(nb, 400));
+	EXPECT_LE(pins + VF_RING_SLOTS - 1, stat_of(uuid_a, "pins"));
+	EXPECT_EQ(0, set_slice(uuid_a, "strategy", "persistent"));
+}
+
 /* The receive ring as receive buffer: the descriptors that follow are the packet's bytes. */
 TEST_F_TIMEOUT(attacker, rx_into_own_ring, TIMEOUT_S)
 {
