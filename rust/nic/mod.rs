@@ -172,11 +172,10 @@ impl Nic {
         self.port.link().ok().flatten()
     }
 
-    /// What the port has counted since it was taken over.
+    /// What the port has counted since it was taken over. To be called now and then: its registers
+    /// stop at their largest value.
     pub(crate) fn stats(&self) -> PortStats {
-        let mut control = self.control.lock();
-        self.port.add_stats(&mut control.stats);
-        control.stats
+        self.control.lock().add_stats(&self.port)
     }
 
     /// Whether the port was lost, and will not come back.

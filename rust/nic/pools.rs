@@ -61,7 +61,7 @@ pub(super) struct Control {
     /// Pools that asked for all multicast.
     all_multicast: u8,
     frame_max: [u16; PoolId::MAX],
-    pub(super) stats: PortStats,
+    stats: PortStats,
 }
 
 impl Control {
@@ -77,6 +77,12 @@ impl Control {
             frame_max: [FRAME_DEFAULT_BYTES; PoolId::MAX],
             stats: PortStats::default(),
         }
+    }
+
+    /// Takes over what the port has counted, which is gone from its registers then; the totals.
+    pub(super) fn add_stats(&mut self, port: &Port) -> PortStats {
+        port.add_stats(&mut self.stats);
+        self.stats
     }
 
     fn rules_of(&self, pool: PoolId) -> PoolRules {
@@ -327,6 +333,8 @@ impl Nic {
 
     /// Resets the port to get stuck pools back, now that nobody is hurt by it.
     fn recover(&self, control: &mut Control) {
+        // The reset forgets it.
+        control.add_stats(&self.port);
         if let Err(err) = self.set_up_again(control) {
             pr_err!("{}: the port does not recover: {err:?}\n", self.name());
             // What it is like now nobody knows.
@@ -365,7 +373,9 @@ impl Nic {
     /// Puts the port to rest before the host sleeps. `EBUSY` while somebody uses a pool.
     pub(super) fn sleep(&self) -> Result {
         self.may_sleep()?;
-        let _control = self.control.lock();
+        let mut control = self.control.lock();
+        // The reset forgets it.
+        control.add_stats(&self.port);
         match self.port.sleep() {
             Err(HwError::Timeout) => {
                 // Half reset, and nobody wakes what did not fall asleep.

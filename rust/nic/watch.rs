@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finding out that a NIC is lost that nobody has reported: packets alone need no register to be
-//! read.
+//! Looking at a NIC now and then: whether it is lost and nobody has reported it (packets alone need
+//! no register to be read), and what it has counted.
 
 use kernel::{
     prelude::*,
@@ -43,6 +43,7 @@ impl Body for Watched {
     fn run(&self) {
         while !should_stop() {
             self.0.look();
+            let _ = self.0.stats();
             park(Some(now_ns().saturating_add(INTERVAL_NS)), || false);
         }
     }

@@ -17,14 +17,31 @@ host_sleeps() {
 	echo devices >/sys/power/pm_test && echo freeze >/sys/power/state
 }
 
-plan 6
+received() {
+	cat "$NIC_DIR/sluice_stats/rx_packets"
+}
+
+# What the port counted before it slept, and nobody has read.
+counters_live_on() {
+	local after
+	after=$(received)
+	echo "$before before, $rounds answers, $after after"
+	((rounds > 0 && after >= before + rounds))
+}
+
+plan 8
 check "module loads" load_module
 check "Sluice takes the card" take_card || skip_rest "no card"
 A=$(new_slice)
 echo 02:00:00:00:00:77 >"$(slice_dir "$A")/macs"
+before=$(received)
+check "a VMM uses the slice" start_client a "$A" stubborn
+kill_client a
+rounds=$((10#$(client_says a rounds)))
 mark_log
 check "the host sleeps while no slice is in use" host_sleeps
 check "the card woke up" eval '! said "does not wake up|out of use"'
+check "the port's counters go on" counters_live_on
 check "a VMM uses the slice that was there before" start_client a "$A" stubborn
 kill_client a
 check "module unloads" wait_for 20 rmmod sluice
