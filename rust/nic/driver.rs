@@ -57,6 +57,15 @@ impl Drop for Released {
     }
 }
 
+/// Keeps the port from interrupting, once it is dropped.
+struct Audible(Arc<Nic>);
+
+impl Drop for Audible {
+    fn drop(&mut self) {
+        self.0.port.silence();
+    }
+}
+
 /// A NIC at work. Dropped field by field: the order is that of the comments.
 struct Running<F> {
     /// First nobody may use a slice any more.
@@ -65,7 +74,8 @@ struct Running<F> {
     _watch: Watch,
     /// nothing is polled,
     _worker: Worker<Nic>,
-    /// and nothing interrupts.
+    /// and nothing interrupts: by MSI-X, or by the line that the PCI core turns to after that.
+    _audible: Audible,
     _lines: KVec<Line<Nic>>,
     /// A reset ends whatever the NIC still does.
     _released: Released,
@@ -95,14 +105,16 @@ impl<F: Frontend> Driver<F> {
         let nic = Nic::new(pdev, port, count)?;
         let released = Released(nic.clone());
 
-        let name = CString::try_from_fmt(fmt!("sluice/{}", pdev.as_ref().name()))?;
-        let worker = Worker::start(&name, nic.mailbox.clone(), nic.clone())?;
+        // On an error these are dropped in the opposite order, which is the one of `Running`.
         let mut lines = KVec::new();
         for vector in 0..count {
             // A slash would be a folder in /proc/irq.
             let name = CString::try_from_fmt(fmt!("sluice-{}-{vector}", pdev.as_ref().name()))?;
             lines.push(Line::new(&vectors, vector, name, nic.clone())?, GFP_KERNEL)?;
         }
+        let audible = Audible(nic.clone());
+        let name = CString::try_from_fmt(fmt!("sluice/{}", pdev.as_ref().name()))?;
+        let worker = Worker::start(&name, nic.mailbox.clone(), nic.clone())?;
         let gone = |_| EIO;
         nic.port.route_interrupts(nic.routing).map_err(gone)?;
         nic.port.start_link().map_err(|_| {
@@ -123,6 +135,7 @@ impl<F: Frontend> Driver<F> {
             _frontend: frontend,
             _watch: watch,
             _worker: worker,
+            _audible: audible,
             _lines: lines,
             _released: released,
             _enabled: enabled,

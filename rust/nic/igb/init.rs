@@ -31,6 +31,8 @@ impl Port {
     pub(in crate::nic) fn reset(&self) -> Result<(), HwError> {
         self.present()?;
         self.check(self.bar.read(regs::STATUS))?;
+        // First: nobody may be there to handle them, and what follows takes its time.
+        self.mask_all();
 
         // Let transactions end before the reset cuts them off (82576 datasheet 5.2, and
         // `igb_disable_pcie_master`). If they do not, the reset ends them.
@@ -46,7 +48,6 @@ impl Port {
             return idle;
         }
 
-        self.mask_all();
         self.bar.write_reg(regs::RCTL::zeroed());
         self.bar.write_reg(regs::TCTL::zeroed().with_psp(true));
         self.check(self.bar.read(regs::STATUS))?;

@@ -91,6 +91,15 @@ impl Port {
         self.bar.write_reg(regs::EIMC::from(u32::MAX));
     }
 
+    /// As [`Self::mask_all`], and none is on its way when this returns.
+    pub(in crate::nic) fn silence(&self) {
+        if self.is_present() {
+            self.mask_all();
+            // Writes are posted; reading waits for them, and interrupts come before the answer.
+            let _ = self.check(self.bar.read(regs::STATUS));
+        }
+    }
+
     /// Routes queues and link to vectors. The link's is enabled, the pools' are armed one by one.
     pub(in crate::nic) fn route_interrupts(&self, routing: Routing) -> Result<(), HwError> {
         self.present()?;
