@@ -10,7 +10,6 @@
 #include <linux/kthread.h>
 #include <linux/lockdep.h>
 #include <linux/mm.h>
-#include <linux/printk.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
@@ -19,11 +18,6 @@
 #include <linux/task_work.h>
 
 #include "shim.h"
-
-void sluice_log(const char *text)
-{
-	pr_info("sluice: %s\n", text);
-}
 
 /* Starts a thread; the caller gets a reference to its task. */
 struct task_struct *sluice_thread_run(int (*main)(void *), void *data,

@@ -9,8 +9,6 @@ struct kobject;
 struct page;
 struct task_struct;
 
-void sluice_log(const char *text);
-
 struct task_struct *sluice_thread_run(int (*main)(void *), void *data,
 				      const char *name);
 void sluice_park(u64 deadline_ns, bool (*ready)(void *), void *data);
