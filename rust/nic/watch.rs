@@ -11,9 +11,8 @@ use kernel::{
 use super::Nic;
 use crate::sys::{
     thread::{
-        park,
-        should_stop,
         Body,
+        Current,
         Thread, //
     },
     time::now_ns, //
@@ -40,11 +39,11 @@ impl Watch {
 }
 
 impl Body for Watched {
-    fn run(&self) {
-        while !should_stop() {
+    fn run(&self, current: &Current) {
+        while !current.should_stop() {
             self.0.look();
             let _ = self.0.stats();
-            park(Some(now_ns().saturating_add(INTERVAL_NS)), || false);
+            current.park(Some(now_ns().saturating_add(INTERVAL_NS)), || false);
         }
     }
 }

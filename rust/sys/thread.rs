@@ -2,7 +2,10 @@
 
 //! A kernel thread that sleeps until there is work or a deadline.
 
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 
 use kernel::{
     bindings,
@@ -23,9 +26,16 @@ use super::bindings::{
 
 /// What a thread runs.
 pub(crate) trait Body: Send + Sync + 'static {
-    /// Runs until [`should_stop`] says so. Returning earlier is allowed.
-    fn run(&self);
+    /// Runs until [`Current::should_stop`] says so. Returning earlier is allowed.
+    fn run(&self, current: &Current);
 }
+
+/// The thread that runs a [`Body`], for that one only: it cannot be sent to others.
+///
+/// # Invariants
+///
+/// The calling thread is a kthread, made by [`Thread::run`].
+pub(crate) struct Current(PhantomData<*mut ()>);
 
 /// A kernel thread; dropping this stops it and waits for its end.
 ///
@@ -73,26 +83,37 @@ impl<B: Body> Drop for Thread<B> {
 ///
 /// `data` points to a `B` that lives until this returns.
 unsafe extern "C" fn main<B: Body>(data: *mut c_void) -> c_int {
+    // INVARIANT: This is the kthread's function, and `run` can neither keep the reference nor pass
+    // it on.
+    let current = Current(PhantomData);
     // SAFETY: By this function's requirement.
-    unsafe { &*data.cast_const().cast::<B>() }.run();
+    unsafe { &*data.cast_const().cast::<B>() }.run(&current);
     0
 }
 
-/// Whether the calling thread, which runs a [`Body`], has been asked to end.
-pub(crate) fn should_stop() -> bool {
-    // SAFETY: The caller is a kthread: a `Body` is run by nothing else.
-    unsafe { bindings::kthread_should_stop() }
-}
+impl Current {
+    /// Whether the thread has been asked to end.
+    pub(crate) fn should_stop(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::kthread_should_stop() }
+    }
 
-/// Puts the calling thread to sleep until it is woken, `deadline_ns` (of [`super::time::now_ns`])
-/// has passed, or it is to stop. Returns at once when `is_ready` says so, which is asked after
-/// the thread has been marked as sleeping: a waker that first makes `is_ready` true and then wakes
-/// is never missed. `is_ready` must not sleep.
-pub(crate) fn park<F: Fn() -> bool>(deadline_ns: Option<u64>, is_ready: F) {
-    let data = core::ptr::from_ref(&is_ready).cast_mut().cast();
-    // SAFETY: Process context. The shim calls `call::<F>` with `data` before it returns and keeps
-    // neither.
-    unsafe { sluice_park(deadline_ns.unwrap_or(u64::MAX), Some(call::<F>), data) }
+    /// Puts the thread to sleep until it is woken, `deadline_ns` (of [`super::time::now_ns`]) has
+    /// passed, or it is to stop. Returns at once when `is_ready` says so, which is asked after the
+    /// thread has been marked as sleeping: a waker that first makes `is_ready` true and then wakes is
+    /// never missed. `is_ready` must not sleep.
+    pub(crate) fn park<F: Fn() -> bool>(&self, deadline_ns: Option<u64>, is_ready: F) {
+        let data = core::ptr::from_ref(&is_ready).cast_mut().cast();
+        // SAFETY: By the type's invariant. The shim calls `call::<F>` with `data` before it returns
+        // and keeps neither.
+        unsafe { sluice_park(deadline_ns.unwrap_or(u64::MAX), Some(call::<F>), data) }
+    }
+
+    /// Lets others run if they need to.
+    pub(crate) fn cond_resched(&self) {
+        // SAFETY: Process context, by the type's invariant.
+        unsafe { sluice_cond_resched() }
+    }
 }
 
 /// Calls a closure for C.
@@ -104,10 +125,4 @@ unsafe extern "C" fn call<F: Fn() -> bool>(data: *mut c_void) -> bool {
     // SAFETY: By this function's requirement.
     let is_ready = unsafe { &*data.cast_const().cast::<F>() };
     is_ready()
-}
-
-/// Lets others run if they need to.
-pub(crate) fn cond_resched() {
-    // SAFETY: Process context: a `Body` is run by a thread.
-    unsafe { sluice_cond_resched() }
 }

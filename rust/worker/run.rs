@@ -22,10 +22,8 @@ use super::{
 };
 use crate::sys::{
     thread::{
-        cond_resched,
-        park,
-        should_stop,
         Body,
+        Current,
         Thread, //
     },
     time::now_ns,
@@ -61,9 +59,9 @@ struct Loop<S> {
 }
 
 impl<S: Source> Body for Loop<S> {
-    fn run(&self) {
+    fn run(&self, current: &Current) {
         let mut turns = Turns::new();
-        while !should_stop() {
+        while !current.should_stop() {
             let events = self.mailbox.take();
             if events.has_link() && self.source.link_event() {
                 self.link_changed();
@@ -72,10 +70,10 @@ impl<S: Source> Body for Loop<S> {
             let now_ns = now_ns();
             let due = turns.due(events.pools(), now_ns);
             if due == 0 {
-                park(turns.deadline_ns(), || self.mailbox.is_pending());
+                current.park(turns.deadline_ns(), || self.mailbox.is_pending());
             } else {
                 turns.round(due, &mut Round { run: self, now_ns });
-                cond_resched();
+                current.cond_resched();
             }
         }
     }

@@ -19,9 +19,8 @@ use super::{
 use crate::{
     sys::{
         thread::{
-            park,
-            should_stop,
-            Body, //
+            Body,
+            Current, //
         },
         time::now_ns,
     },
@@ -77,14 +76,14 @@ impl Pollable for SliceDev {
 
 /// The helper: does what the worker must not wait for.
 impl Body for SliceDev {
-    fn run(&self) {
+    fn run(&self, current: &Current) {
         let mut deadline_ns = None;
-        while !should_stop() {
+        while !current.should_stop() {
             let wanted = self.help_wanted.take() != 0;
             if wanted || deadline_ns.is_some_and(|at| at <= now_ns()) {
                 deadline_ns = self.help();
             } else {
-                park(deadline_ns, || self.help_wanted.is_any());
+                current.park(deadline_ns, || self.help_wanted.is_any());
             }
         }
     }
