@@ -364,6 +364,7 @@ impl<P: Platform> Slice<P> {
                 }
             };
         }
+        self.function.written(now_ns);
         if self.function.signals_due() && self.signal(now_ns).is_some() {
             // The worker keeps the time of an interrupt that is held back.
             self.kicked = true;

@@ -369,6 +369,11 @@ impl Function {
         self.irq.raise(cause, &mut self.counters);
     }
 
+    /// To be called after a register was written: `now_ns` is the caller's monotonic clock.
+    pub fn written(&mut self, now_ns: u64) {
+        self.irq.written(now_ns);
+    }
+
     /// Whether a call to [`Self::take_signals`] may have something to do.
     pub const fn signals_due(&self) -> bool {
         self.bus_master() && self.irq.due() != 0

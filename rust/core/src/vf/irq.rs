@@ -6,6 +6,12 @@
 //! sending a vector's message clears its cause where EIAC says so, and masks it where EIAM says
 //! so. Writing EICS unmasks what EIAM covers; `igbvf` relies on it to fire its transmit vector
 //! again.
+//!
+//! Beside EITR, which the guest sets, a vector that has transmit causes only is held back in
+//! proportion to what it costs: its messages come no closer together than
+//! [`TX_GAP_ROUNDS`] times as long as the guest takes from a message until it unmasks the vector
+//! again. Nobody waits for such a message but those who want their buffers back, and a guest whose
+//! every register write leaves the virtual machine is better off with fewer of them.
 
 use super::counters::{
     Counters,
@@ -84,9 +90,22 @@ pub struct Irq {
     ivar_misc: u8,
     eitr: [u16; VECTORS as usize],
     last_ns: [Option<u64>; VECTORS as usize],
+    /// Vectors that firing masked, and that the guest did not unmask yet.
+    asked: u8,
+    /// Of these: unmasked, at a time that is not known yet.
+    answered: u8,
+    /// How long the guest takes from a vector's message to unmasking it, smoothed.
+    round_ns: [u64; VECTORS as usize],
 }
 
 const VALID: u8 = 0x80;
+
+/// Least time between two messages of a transmit vector, in rounds of the guest's: it spends no
+/// more than a fifth of its time on them.
+pub const TX_GAP_ROUNDS: u64 = 4;
+
+/// The longest that EITR can say, and that a vector is held back for what it costs.
+pub const LONGEST_GAP_NS: u64 = interval_ns(u16::MAX);
 
 impl Irq {
     /// As after power-on: everything masked and unassigned.
@@ -101,14 +120,18 @@ impl Irq {
             ivar_misc: 0,
             eitr: [0; VECTORS as usize],
             last_ns: [None; VECTORS as usize],
+            asked: 0,
+            answered: 0,
+            round_ns: [0; VECTORS as usize],
         }
     }
 
-    /// Back to the state after power-on. When each vector last fired is kept: a guest cannot
-    /// escape moderation by resetting.
+    /// Back to the state after power-on. When each vector last fired, and what it costs, is kept:
+    /// a guest cannot escape moderation by resetting.
     pub fn reset(&mut self) {
         *self = Self {
             last_ns: self.last_ns,
+            round_ns: self.round_ns,
             ..Self::new()
         };
     }
@@ -147,8 +170,12 @@ impl Irq {
             Reg::Eics => {
                 self.eims |= low & self.eiam;
                 self.eicr |= low;
+                self.answered |= low & self.eiam & self.asked;
             }
-            Reg::Eims => self.eims |= low,
+            Reg::Eims => {
+                self.eims |= low;
+                self.answered |= low & self.asked;
+            }
             Reg::Eimc => self.eims &= !low,
             Reg::Eiac => self.eiac = low,
             Reg::Eiam => self.eiam = low,
@@ -190,19 +217,58 @@ impl Irq {
         self.eicr & self.eims & !self.sent
     }
 
+    /// The time of the last write to a register: how long the guest took to answer a message.
+    /// Shorter ones count at once, longer ones little by little: it may have had other work.
+    pub fn written(&mut self, now_ns: u64) {
+        let answered = core::mem::take(&mut self.answered);
+        self.asked &= !answered;
+        for (vector, (round_ns, last_ns)) in self.round_ns.iter_mut().zip(&self.last_ns).enumerate()
+        {
+            if answered & (1 << vector) != 0 {
+                let took_ns = last_ns
+                    .map_or(0, |last| now_ns.saturating_sub(last))
+                    .min(LONGEST_GAP_NS);
+                *round_ns = match took_ns.checked_sub(*round_ns) {
+                    Some(longer) => *round_ns + longer / 8,
+                    None => took_ns.midpoint(*round_ns),
+                };
+            }
+        }
+    }
+
+    /// Whether nothing but transmit causes is assigned to a vector.
+    const fn transmits_only(&self, vector: u8) -> bool {
+        let [rx0, tx0, rx1, tx1] = self.ivar.to_le_bytes();
+        let entry = VALID | vector;
+        (tx0 == entry || tx1 == entry) && rx0 != entry && rx1 != entry && self.ivar_misc != entry
+    }
+
+    /// Least time between two messages of a vector, for what they cost the guest.
+    fn cost_ns(&self, vector: u8) -> u64 {
+        match self.round_ns.get(usize::from(vector)) {
+            Some(round_ns) if self.transmits_only(vector) => {
+                (TX_GAP_ROUNDS * round_ns).min(LONGEST_GAP_NS)
+            }
+            _ => 0,
+        }
+    }
+
     /// Decides which vectors fire at `now_ns` and applies auto-clear and auto-mask to them.
     pub fn take(&mut self, now_ns: u64) -> Signals {
         let due = self.due();
         let mut fired = 0;
         let mut deadline_ns: Option<u64> = None;
-        for (vector, (eitr, last_ns)) in self.eitr.iter().zip(&mut self.last_ns).enumerate() {
+        let costs_ns: [u64; VECTORS as usize] = [self.cost_ns(0), self.cost_ns(1), self.cost_ns(2)];
+        let gaps_ns = self.eitr.iter().zip(costs_ns);
+        for (vector, ((eitr, cost_ns), last_ns)) in gaps_ns.zip(&mut self.last_ns).enumerate() {
             let bit = 1 << vector;
             if due & bit == 0 {
                 continue;
             }
             // A clock that ran backwards costs no more than one interval.
             *last_ns = last_ns.map(|last| last.min(now_ns));
-            let open_ns = last_ns.map_or(0, |last| last.saturating_add(interval_ns(*eitr)));
+            let gap_ns = interval_ns(*eitr).max(cost_ns);
+            let open_ns = last_ns.map_or(0, |last| last.saturating_add(gap_ns));
             if now_ns >= open_ns {
                 fired |= bit;
                 *last_ns = Some(now_ns);
@@ -213,6 +279,7 @@ impl Irq {
         self.sent |= fired;
         self.eicr &= !(fired & self.eiac);
         self.eims &= !(fired & self.eiam);
+        self.asked = self.asked & !fired | fired & self.eiam;
         self.settle();
         Signals {
             vectors: VectorMask(fired),

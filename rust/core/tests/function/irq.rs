@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 
 use sluice_core::net::MacAddr;
-use sluice_core::vf::irq::interval_ns;
+use sluice_core::vf::irq::{interval_ns, LONGEST_GAP_NS, TX_GAP_ROUNDS};
 use sluice_core::vf::{
     Action,
     Cause,
@@ -158,6 +158,88 @@ fn moderation_holds_back_and_names_the_time() {
     assert_eq!(fired(&mut f, 124_000), 2);
 }
 
+/// Raises `cause`, which fires at `at_ns`, and unmasks its vector `took_ns` later.
+fn round(f: &mut Function, cause: Cause, vector: u32, at_ns: u64, took_ns: u64) {
+    f.raise(cause);
+    assert_eq!(u32::from(fired(f, at_ns)), 1 << vector);
+    write(f, EIMS, 1 << vector);
+    f.written(at_ns + took_ns);
+}
+
+/// When the vector of a cause that is raised now would fire.
+fn next_ns(f: &Function, cause: Cause, now_ns: u64) -> u64 {
+    let mut f = f.clone();
+    f.raise(cause);
+    f.take_signals(now_ns).deadline_ns.unwrap_or(now_ns)
+}
+
+fn auto_masked(f: &mut Function) {
+    for mask in [EIAC, EIAM, EIMS] {
+        write(f, mask, 7);
+    }
+}
+
+#[test]
+fn a_transmit_vector_is_held_back_for_what_it_costs() {
+    let mut f = function();
+    auto_masked(&mut f);
+    // Longer rounds count for an eighth, shorter ones for a half.
+    round(&mut f, Cause::Tx0, 0, 0, 800_000);
+    assert_eq!(next_ns(&f, Cause::Tx0, 1), TX_GAP_ROUNDS * 100_000);
+    round(&mut f, Cause::Tx0, 0, 1_000_000, 40_000);
+    assert_eq!(
+        next_ns(&f, Cause::Tx0, 1_050_000),
+        1_000_000 + TX_GAP_ROUNDS * 70_000
+    );
+    // The guest's own wish counts where it is longer.
+    write(&mut f, EITR, 0x7FFC);
+    assert_eq!(
+        next_ns(&f, Cause::Tx0, 1_050_000),
+        1_000_000 + interval_ns(0x7FFC)
+    );
+    write(&mut f, EITR, 0);
+    // A reset forgets nothing.
+    write(&mut f, 0, 1 << 26);
+    f.reset_done();
+    write(&mut f, IVAR0, 0x8081);
+    auto_masked(&mut f);
+    assert_eq!(
+        next_ns(&f, Cause::Tx0, 1_050_000),
+        1_000_000 + TX_GAP_ROUNDS * 70_000
+    );
+}
+
+#[test]
+fn a_guest_that_sleeps_on_a_transmit_interrupt_gets_the_next_one_in_time() {
+    let mut f = function();
+    auto_masked(&mut f);
+    let mut now_ns = 0;
+    for _ in 0..100 {
+        round(&mut f, Cause::Tx0, 0, now_ns, 1 << 40);
+        assert!(next_ns(&f, Cause::Tx0, now_ns) <= now_ns + LONGEST_GAP_NS);
+        now_ns += LONGEST_GAP_NS;
+    }
+    assert_eq!(next_ns(&f, Cause::Tx0, now_ns), now_ns);
+}
+
+#[test]
+fn what_receives_or_is_not_answered_is_not_held_back() {
+    let mut f = function();
+    auto_masked(&mut f);
+    round(&mut f, Cause::Rx0, 1, 0, 800_000);
+    assert_eq!(next_ns(&f, Cause::Rx0, 1), 1);
+    // One vector for both.
+    write(&mut f, IVAR0, 0x8080);
+    round(&mut f, Cause::Tx0, 0, 0, 800_000);
+    assert_eq!(next_ns(&f, Cause::Tx0, 1), 1);
+    // Nothing masks it: there is no answer to wait for.
+    let mut f = function();
+    write(&mut f, EIAC, 7);
+    write(&mut f, EIMS, 7);
+    round(&mut f, Cause::Tx0, 0, 0, 800_000);
+    assert_eq!(next_ns(&f, Cause::Tx0, 1), 1);
+}
+
 #[test]
 fn a_clock_that_runs_backwards_costs_one_interval() {
     let mut f = function();
@@ -237,10 +319,37 @@ struct Plain {
     eitr: [u32; 3],
     last: [Option<u64>; 3],
     ivar: [u8; 5],
+    /// It masked itself when it fired, and is not unmasked yet.
+    asked: [bool; 3],
+    round: [u64; 3],
 }
 
 impl Plain {
-    fn apply(&mut self, step: Step) {
+    /// At least so long after the last one.
+    fn gap(&self, v: usize) -> u64 {
+        let assigned = |i: usize| self.ivar[i] & 0x83 == 0x80 | v as u8;
+        let transmits = assigned(1) || assigned(3);
+        let other = assigned(0) || assigned(2) || assigned(4);
+        let cost = if transmits && !other {
+            TX_GAP_ROUNDS * self.round[v]
+        } else {
+            0
+        };
+        let asked = u64::from((self.eitr[v] >> 2) & 0x1FFF) * 1000;
+        asked.max(cost.min(LONGEST_GAP_NS))
+    }
+
+    fn answer(&mut self, v: usize, now_ns: u64) {
+        let took = (now_ns - self.last[v].unwrap()).min(LONGEST_GAP_NS);
+        self.asked[v] = false;
+        if took >= self.round[v] {
+            self.round[v] += (took - self.round[v]) / 8;
+        } else {
+            self.round[v] = (took + self.round[v]) / 2;
+        }
+    }
+
+    fn apply(&mut self, step: Step, now_ns: u64) {
         match step {
             Step::Write(EITR..=0x1688, _) | Step::Wait(_) => {}
             Step::Write(IVAR0, value) => self.ivar[..4].copy_from_slice(&value.to_le_bytes()),
@@ -256,6 +365,13 @@ impl Plain {
         }
         for v in 0..3 {
             let bit = |value: u32| (value >> v) & 1 != 0;
+            match step {
+                Step::Write(EICS, value) if bit(value) && self.mask[v] && self.asked[v] => {
+                    self.answer(v, now_ns);
+                }
+                Step::Write(EIMS, value) if bit(value) && self.asked[v] => self.answer(v, now_ns),
+                _ => {}
+            }
             match step {
                 Step::Write(EICS, value) if bit(value) => {
                     self.cause[v] = true;
@@ -279,13 +395,13 @@ impl Plain {
     fn fire(&mut self, now_ns: u64) -> u8 {
         let mut fired = 0;
         for v in 0..3 {
-            let gap = u64::from((self.eitr[v] >> 2) & 0x1FFF) * 1000;
-            let ready = self.last[v].is_none_or(|last| now_ns >= last + gap);
+            let ready = self.last[v].is_none_or(|last| now_ns >= last + self.gap(v));
             if self.cause[v] && self.open[v] && !self.told[v] && ready {
                 fired |= 1 << v;
                 self.last[v] = Some(now_ns);
                 self.cause[v] &= !self.clear[v];
                 self.open[v] &= !self.mask[v];
+                self.asked[v] = self.mask[v];
                 self.told[v] = self.cause[v] && self.open[v];
             }
         }
@@ -313,7 +429,8 @@ proptest! {
                 Step::Raise(cause) => f.raise(cause),
                 Step::Wait(ns) => now_ns += ns,
             }
-            plain.apply(step);
+            f.written(now_ns);
+            plain.apply(step, now_ns);
 
             let signals = f.take_signals(now_ns);
             prop_assert_eq!(signals.vectors.bits(), plain.fire(now_ns));
