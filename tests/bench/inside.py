@@ -13,6 +13,7 @@ from pathlib import Path
 
 PEER_IP, GUEST_IP = "10.77.0.1", "10.77.0.11"
 TRAFFIC = "/build/traffic/traffic"
+PUMP = "/build/hostile/pump"
 WINDOW = 128
 KVM_EXITS = Path("/sys/kernel/debug/kvm/exits")
 LIB = 'export GUEST_CPUS=0-1; . /sluice/tests/kselftest/ktap_helpers.sh; . /sluice/tests/kselftest/slices_lib.sh; '
@@ -220,6 +221,57 @@ class Bench:
         return {name: statistics.median(samples) for name, samples in self.samples.items()}
 
 
+def counters(uuid):
+    """What the slice, its card and the peer counted so far."""
+    stats = Path(f"/sys/bus/mdev/devices/{uuid}/stats")
+    found = {f"slice {file.name}": file for file in (stats / name for name in
+             ("tx_packets", "tx_descriptors", "tx_completed", "rx_packets", "rx_posted", "rx_completed"))}
+    found |= {f"slice rejected/{file.name}": file for file in sorted((stats.parent / "rejected").glob("*"))}
+    values = {name: int(file.read_text()) for name, file in found.items() if file.exists()}
+    return values | {"peer rx_packets": peer_packets("rx"), "peer tx_packets": peer_packets("tx")}
+
+
+def pump(count):
+    """So many numbered packets each way between the peer and a driver in user space."""
+    result = {}
+    shell("load_module && take_card")
+    uuid = shell("new_slice")
+    peer_mac = run(peer("cat", "/sys/class/net/peer0/address")).strip()
+    before = counters(uuid)
+
+    def account(way, text):
+        for key in ("received", "lost", "duplicated", "reordered", "corrupt", "pps"):
+            result[f"numbered {way}, {key}"] = values(text)[key]
+
+    def finish(way, process):
+        """Shows progress, which the card's counters tell."""
+        key, started = f"peer {'rx' if way == 'out' else 'tx'}_packets", time.monotonic()
+        base = counters(uuid)[key]
+        while process.poll() is None:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                print(f"    {way}: {counters(uuid)[key] - base} packets, {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+    with subprocess.Popen(peer(TRAFFIC, "receive", "peer0", "-n", str(count), "-i", "20000"),
+                          text=True, stdout=subprocess.PIPE) as sink:
+        while "listening" not in sink.stdout.readline():
+            pass
+        with subprocess.Popen([PUMP, "send", uuid, peer_mac, str(count)], text=True, stdout=subprocess.PIPE) as source:
+            finish("out", source)
+        account("out", sink.communicate()[0])
+    with subprocess.Popen([PUMP, "receive", uuid, str(count)], text=True, stdout=subprocess.PIPE) as sink:
+        mac = sink.stdout.readline().split()[1]
+        with subprocess.Popen(peer(TRAFFIC, "send", "peer0", mac, "-n", str(count), "-s", "60", "-b", "16", "-w", "128"),
+                              text=True, stdout=subprocess.PIPE) as source:
+            finish("in", source)
+        account("in", sink.communicate()[0])
+    after = counters(uuid)
+    result |= {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
+    shell(f"remove_slice {uuid}")
+    return result
+
+
 def free_kib():
     Path("/proc/sys/vm/drop_caches").write_text("3")
     time.sleep(0.5)
@@ -303,6 +355,7 @@ def main():
     parser.add_argument("--mss", type=int, default=536, help="of those streams")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--pump", type=int, default=0, help="numbered packets each way through a driver in user space, and nothing else")
     parser.add_argument("--only", choices=("virtio", "slice"))
     parser.add_argument("--strategies", action="store_true", help="compare the mapping strategies, and nothing else")
     options = parser.parse_args()
@@ -310,6 +363,11 @@ def main():
     if options.strategies:
         from strategies import strategies
         save(options, strategies(options))
+        return
+    if options.pump:
+        results = {"slice": pump(options.pump)}
+        show(results)
+        save(options, results)
         return
     results = {}
     if options.only != "slice":
