@@ -26,6 +26,7 @@
 #define LEN_BYTES	PROBE_MIN_BYTES
 #define LOST_NS		2000000000ull
 #define IDLE_NS		5000000000ull
+#define START_NS	60000000000ull	/* the other end may have to be started */
 
 static uint64_t now_ns(void)
 {
@@ -130,7 +131,7 @@ static int pump_in(struct vf *vf, uint64_t count)
 {
 	uint8_t *seen = calloc(1, count / 8 + 1);
 	uint64_t received = 0, duplicated = 0, reordered = 0, corrupt = 0, highest = 0, answered = 0;
-	uint64_t first = 0, last = now_ns() + 4 * IDLE_NS;
+	uint64_t first = 0, last = now_ns() + START_NS;
 
 	if (!seen)
 		return -ENOMEM;

@@ -89,13 +89,14 @@ killed_in_traffic() {
 	[[ $(<"$(slice_dir "$A")/state") == closed* ]]
 }
 
-plan 19
+plan 20
 check "module loads" load_module
 check "Sluice takes the card" take_card || skip_rest "no card"
 A=$(new_slice) B=$(new_slice)
 check "both guests start" start_guests "a=$A" "b=$B" || skip_rest "no guests"
 check "a has a link" guest_up a "$IP_A"
 check "b has a link" guest_up b "$IP_B"
+check "rmmod is refused" eval '! rmmod sluice'
 check "both reach the wire" both_reach_the_wire
 check "they reach each other" guest_pings a "$IP_B" 10
 check "iperf3 listens in b" server_in_b
