@@ -40,7 +40,7 @@ impl<P: Platform> Slice<P> {
                 .as_ref()
                 .is_some_and(|o| o.ring_touches(queue, range))
             {
-                self.stop_queue(queue, Some(StopReason::MemoryRemoved), now_ns);
+                self.stop_without_memory(queue, now_ns);
             }
         }
         // What is idle goes at once; what is in flight goes when its queue has stopped. The other
@@ -53,13 +53,20 @@ impl<P: Platform> Slice<P> {
                 break;
             }
             if open.uses(queue, range) {
-                self.stop_queue(queue, Some(StopReason::MemoryRemoved), now_ns);
+                self.stop_without_memory(queue, now_ns);
             }
         }
         if let Some(open) = &mut self.open {
             open.invalidate(range);
         }
         self.signal(now_ns);
+    }
+
+    /// Stops a queue that loses its memory. The guest is not to blame where it had disabled the queue: it
+    /// would have been stopped all the same.
+    fn stop_without_memory(&mut self, queue: Queue, now_ns: u64) {
+        let reason = (!self.is_disabling(queue)).then_some(StopReason::MemoryRemoved);
+        self.stop_queue(queue, reason, now_ns);
     }
 
     pub(super) fn record(&mut self, stopped: Stopped) {

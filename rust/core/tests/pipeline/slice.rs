@@ -257,6 +257,28 @@ fn a_driver_that_does_not_wait_finds_its_queue_at_rest() {
     }
 }
 
+/// The guest asked for it before the VMM did.
+#[test]
+fn a_disabled_queue_that_loses_its_memory_is_no_failure() {
+    let mut b = Bench::new(10);
+    b.bring_up();
+    let mut rx = GuestRx::new(RX_RING, 64, 2048, 0);
+    rx.fill(&mut b.world.borrow_mut(), |i| (BUFFERS + u64::from(i) * 0x1000, 0));
+    b.write(RX + TAIL, rx.tail());
+    b.poll();
+    // One for its buffers, the other for its ring.
+    b.write(RX + DCTL, 0);
+    b.write(TX + DCTL, 0);
+    b.unmap(BUFFERS >> 12, 1);
+    b.unmap(TX_RING >> 12, 1);
+    assert_eq!(b.slice.state(), State::Open);
+    assert_eq!(b.slice.take_report(), None);
+    for queue in [RX, TX] {
+        assert_eq!(b.read(queue + DCTL) & ENABLE, 0);
+    }
+    b.close();
+}
+
 #[test]
 fn a_stuck_queue_keeps_its_pins() {
     let mut b = Bench::new(8);
