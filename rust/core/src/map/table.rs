@@ -29,6 +29,8 @@ pub(super) struct Entry<Page> {
     pub(super) leaked: bool,
     /// Next in the hash chain, or in the free list.
     next: u32,
+    /// Before it in the hash chain; of no meaning in a free slot.
+    prev: u32,
     /// When it was last put among the idle ones.
     pub(super) idle_since: u32,
     /// Neighbours among the idle ones, in order of use.
@@ -62,6 +64,7 @@ impl<Page, A: Alloc> Table<Page, A> {
                 doomed: false,
                 leaked: false,
                 next: if next < len { next } else { NIL },
+                prev: NIL,
                 idle_since: 0,
                 older: NIL,
                 newer: NIL,
@@ -143,50 +146,51 @@ impl<Page, A: Alloc> Table<Page, A> {
             return Err(page);
         };
         self.free = entry.next;
-        entry.next = core::mem::replace(first, index);
+        let second = core::mem::replace(first, index);
+        entry.next = second;
+        entry.prev = NIL;
         entry.page = Some(page);
         entry.key = key;
         entry.access = access;
         entry.users = 0;
         entry.doomed = false;
         entry.leaked = false;
+        if let Some(second) = self.get_mut(second) {
+            second.prev = index;
+        }
         Ok(index)
     }
 
     /// Takes out a page that is in no idle list.
     pub(super) fn remove(&mut self, index: u32) -> Option<Page> {
+        let page = self.get_mut(index)?.page.take()?;
         self.unchain(index);
         let free = self.free;
         let entry = self.get_mut(index)?;
-        let page = entry.page.take()?;
         entry.doomed = false;
         entry.next = free;
         self.free = index;
         Some(page)
     }
 
+    /// Without a walk: single uses of one page are a chain as long as a guest likes, and the worker gives
+    /// them back.
     fn unchain(&mut self, index: u32) {
         let Some(entry) = self.get(index) else {
             return;
         };
-        let (bucket, next) = (self.bucket(entry.key, entry.access.writes()), entry.next);
-        let Some(first) = self.buckets.get_mut(bucket) else {
-            return;
-        };
-        if *first == index {
-            *first = next;
-            return;
-        }
-        let mut at = *first;
-        for _ in 0..self.entries.len() {
-            let Some(entry) = self.get_mut(at) else {
-                return;
-            };
-            if entry.next == index {
-                entry.next = next;
-                return;
+        let (prev, next) = (entry.prev, entry.next);
+        let bucket = self.bucket(entry.key, entry.access.writes());
+        match self.get_mut(prev) {
+            Some(entry) => entry.next = next,
+            None => {
+                if let Some(first) = self.buckets.get_mut(bucket) {
+                    *first = next;
+                }
             }
-            at = entry.next;
+        }
+        if let Some(entry) = self.get_mut(next) {
+            entry.prev = prev;
         }
     }
 
