@@ -10,7 +10,8 @@ use std::ops::{
 
 use sluice_core::addr::{
     BusPage,
-    GuestPage, //
+    GuestPage,
+    GRANULE_PAGES, //
 };
 use sluice_core::map::{
     Mapper,
@@ -69,12 +70,20 @@ impl PinnedPage for Page {
     fn copy_out(&self, _: u32, _: &mut [u8]) {}
 }
 
-struct Memory;
+/// Memory without granules.
+#[derive(Default)]
+struct Memory {
+    granule_tries: u64,
+}
 
 impl Pinner for Memory {
     type Page = Page;
     fn pin(&mut self, page: GuestPage, _: Access) -> Result<Page, PinError> {
         Ok(Page(page.pfn()))
+    }
+    fn pin_granule(&mut self, _: GuestPage, _: Access) -> Result<Page, NoGranule> {
+        self.granule_tries += 1;
+        Err(NoGranule::Refused)
     }
     fn unpin(&mut self, _: Page) {}
 }
@@ -90,7 +99,7 @@ const FEW: u64 = 32;
 fn giving_back_one_of_many_uses_of_a_page_takes_a_few_steps() {
     for strategy in Strategy::ALL {
         for uses in [1, 100, 3400] {
-            let (mut map, mut memory) = (map(strategy), Memory);
+            let (mut map, mut memory) = (map(strategy), Memory::default());
             let mut held: Vec<_> = (0..uses)
                 .map(|_| map.acquire(&mut memory, GuestPage::new(7), Access::Read))
                 .map(|page| page.expect("a page"))
@@ -105,4 +114,29 @@ fn giving_back_one_of_many_uses_of_a_page_takes_a_few_steps() {
             assert_eq!(map.unpin_all(&mut memory), 0);
         }
     }
+}
+
+/// Pages of as many granules as share all that is remembered, again and again.
+#[test]
+fn others_do_not_have_a_refused_granule_forgotten() {
+    const GRANULES: u64 = 200;
+    const MISSES: u64 = 8 * 4096;
+    let (mut map, mut memory) = (map(Strategy::Persistent), Memory::default());
+    for miss in 0..MISSES {
+        // Four pages of one granule, then of the next.
+        let (granule, place) = (miss / 4 % GRANULES, miss / 4 / GRANULES * 4 + miss % 4);
+        let page = granule * u64::from(GRANULE_PAGES) + place % u64::from(GRANULE_PAGES);
+        let page = map.acquire(&mut memory, GuestPage::new(page), Access::Read);
+        map.cancel(&mut memory, page.expect("a page"));
+        // So that it is missed next time.
+        map.set_strategy(&mut memory, Strategy::Persistent);
+    }
+    assert_eq!(map.stats().misses, MISSES);
+    // 64 are remembered, half of them for each direction.
+    let most = (MISSES / 4096 + 1) * 32;
+    assert!(
+        (1..=most).contains(&memory.granule_tries),
+        "{}",
+        memory.granule_tries
+    );
 }

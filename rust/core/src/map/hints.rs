@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which granules are worth a try: a small, forgetful memory of those that are not pinned whole.
+//! Which granules are worth a try: a small memory of those that are not pinned whole, which forgets
+//! everything but refusals.
 
 use super::PageRange;
 use crate::addr::{
@@ -9,7 +10,8 @@ use crate::addr::{
 };
 use crate::platform::Alloc;
 
-/// Granules remembered at a time, each at a place of its own: one more displaces another.
+/// Granules remembered at a time, each at a place of its own: one more displaces another, or is not
+/// remembered where that one was refused.
 const PLACES: usize = 64;
 
 /// Pages of a granule that were pinned one by one before the whole is tried: a guest that names a page
@@ -84,14 +86,27 @@ impl<A: Alloc> Hints<A> {
         }
     }
 
-    /// One page of the granule was pinned.
-    pub(super) fn note_pin(&mut self, first: GuestPage, writes: bool) {
+    /// One page of the granule was pinned; `misses`: how many there were.
+    pub(super) fn note_pin(&mut self, first: GuestPage, writes: bool, misses: u64) {
         let pages = match self.state(first, writes) {
+            State::Unknown if self.is_taken(first, writes, misses) => return,
             State::Unknown => 1,
             State::Pinned(pages) => pages.saturating_add(1),
             State::Refused(_) => return,
         };
         self.set(first, writes, State::Pinned(pages));
+    }
+
+    /// Whether the granule's place has a refusal, of whichever granule, that is not to be forgotten yet: a
+    /// guest could have it forgotten, and the attempt made again, by pages of others.
+    fn is_taken(&self, first: GuestPage, writes: bool, misses: u64) -> bool {
+        match self.places.get(Self::place(first, writes)) {
+            Some(hint) => match hint.state {
+                State::Refused(then) => misses.saturating_sub(then) < REFUSED_FOR_MISSES,
+                State::Unknown | State::Pinned(_) => false,
+            },
+            None => true,
+        }
     }
 
     /// The granule cannot be had.

@@ -300,7 +300,8 @@ impl<P: Pinner, A: Alloc> PinMap<P, A> {
             error => MapError::Refused(error.into()),
         })?;
         if self.strategy.pins_granules(access) {
-            self.hints.note_pin(page.granule(), access.writes());
+            let misses = self.stats.misses;
+            self.hints.note_pin(page.granule(), access.writes(), misses);
         }
         self.insert(pinner, (page, access), Kind::Page, pinned)
     }
