@@ -153,12 +153,13 @@ struct Snapshot {
     path: Stats,
     map: MapStats,
     function: Counters,
+    interrupts_deferred: u64,
 }
 
 /// One counter of a slice.
 type Counter = (&'static str, fn(&Snapshot) -> u64);
 
-static COUNTERS: [Counter; 53] = [
+static COUNTERS: [Counter; 54] = [
     ("tx_packets", |s| s.path.tx.packets),
     ("tx_bytes", |s| s.path.tx.bytes),
     ("tx_descriptors", |s| s.path.tx.taken),
@@ -211,6 +212,7 @@ static COUNTERS: [Counter; 53] = [
     ("resets_vmm", |s| s.function.vmm_resets),
     ("enable_failures", |s| s.function.enable_failures),
     ("interrupts", |s| s.function.signals),
+    ("interrupts_deferred", |s| s.interrupts_deferred),
     ("interrupts_unrouted", |s| s.function.unrouted),
     ("accesses_refused", |s| s.function.refused_total()),
     ("descriptors", |s| {
@@ -240,6 +242,7 @@ impl SliceFiles {
                         path: s.stats().clone(),
                         map: s.map_stats(),
                         function: *s.function_counters(),
+                        interrupts_deferred: slice.interrupts_deferred(),
                     })?;
                     Ok(COUNTERS.get(index).map_or(0, |(_, count)| count(&snapshot)))
                 },

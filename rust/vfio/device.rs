@@ -367,6 +367,7 @@ impl Operations for SliceDev {
         let helper = Thread::run(c"sluice-pin", Arc::<Self>::from(this))?;
         let mut state = this.enter();
         this.begin(&mut state, container)?;
+        this.irqs.set_helper(helper.task().clone());
         state.leaked_before = state.slice.map_stats().leaked;
         state.helper = Some(helper);
         this.nic.attach(this.pool, Arc::<Self>::from(this));

@@ -6,12 +6,20 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         SpinLock, //
-    }, //
+    },
+    task::Task, //
 };
 
 use sluice_core::{
+    handover::Pending,
+    patience::Patience,
     platform,
     vf::irq::VECTORS, //
 };
@@ -19,12 +27,14 @@ use sluice_core::{
 use crate::sys::{
     bindings,
     eventfd::EventFd,
+    time::now_ns,
     vfio::{
         IrqAction,
         IrqData,
         IrqInfo,
         IrqRequest, //
-    }, //
+    },
+    word::Word, //
 };
 
 /// Number of interrupt indices of a PCI device.
@@ -58,12 +68,24 @@ impl<const N: usize> Lines<N> {
 }
 
 /// All interrupts of a slice. The VMM's threads set them up, the worker signals them.
+///
+/// What a signal costs is the VMM's to choose: all that waits for an eventfd runs within it. While
+/// that takes long, signals are left to the slice's helper, at nobody else's cost (invariant 10).
 #[pin_data]
 pub(crate) struct Irqs {
     #[pin]
     msix: SpinLock<Lines<VECTOR_COUNT>>,
     #[pin]
     request: SpinLock<Lines<1>>,
+    /// Of the slice and not of who has it open: opening it again would be a way around.
+    #[pin]
+    patience: SpinLock<Patience>,
+    /// Vectors that the helper is to signal, one bit each.
+    owed: Pending<Word>,
+    #[pin]
+    helper: SpinLock<Option<ARef<Task>>>,
+    /// Signals that were left to the helper since the slice was made.
+    deferred: Atomic<u64>,
 }
 
 impl Irqs {
@@ -72,7 +94,17 @@ impl Irqs {
         pin_init!(Self {
             msix <- new_spinlock!(Lines::new()),
             request <- new_spinlock!(Lines::new()),
+            patience <- new_spinlock!(Patience::new()),
+            owed: Pending::new(Word::new()),
+            helper <- new_spinlock!(None),
+            deferred: Atomic::new(0),
         })
+    }
+
+    /// Who calls [`Self::signal_owed`] when it [is owed](Self::is_owed), if it is woken for that.
+    pub(super) fn set_helper(&self, helper: ARef<Task>) {
+        let old = self.helper.lock().replace(helper);
+        drop(old);
     }
 
     /// What there is of `index`: MSI-X and the wish to have the device back, no INTx, no MSI.
@@ -108,10 +140,13 @@ impl Irqs {
         }
     }
 
-    /// Forgets all eventfds.
+    /// Forgets all eventfds, the helper, and what it was to do. It has ended.
     pub(super) fn clear(&self) {
         disable(&self.msix);
         disable(&self.request);
+        let helper = self.helper.lock().take();
+        drop(helper);
+        let _ = self.owed.take();
     }
 
     /// Tells the VMM that the administrator wants the device back; whether it had asked for that.
@@ -126,11 +161,49 @@ impl Irqs {
             != 0
     }
 
-    /// Signals an MSI-X vector, if the VMM wants it.
+    /// Signals an MSI-X vector, if the VMM wants it, or has the helper do it.
     fn signal(&self, vector: u8) {
+        let start_ns = now_ns();
+        if self.patience.lock().is_lost(start_ns) {
+            self.defer(vector);
+            return;
+        }
+        // The lock is part of it: whoever has it may be in the middle of a long signal.
+        self.signal_now(vector);
+        self.patience.lock().took(start_ns, now_ns());
+    }
+
+    fn signal_now(&self, vector: u8) {
         if let Some(Some(fd)) = self.msix.lock().fds.get(usize::from(vector)) {
             fd.signal();
         }
+    }
+
+    fn defer(&self, vector: u8) {
+        self.deferred.add(1, Relaxed);
+        if self.owed.post(1 << vector) {
+            if let Some(helper) = &*self.helper.lock() {
+                helper.wake_up();
+            }
+        }
+    }
+
+    /// Whether [`Self::signal_owed`] has anything to do.
+    pub(super) fn is_owed(&self) -> bool {
+        self.owed.is_any()
+    }
+
+    /// Signals what was left to the helper, without regard to the time that it takes.
+    pub(super) fn signal_owed(&self) {
+        let owed = self.owed.take();
+        (0..VECTORS)
+            .filter(|vector| owed >> vector & 1 != 0)
+            .for_each(|vector| self.signal_now(vector));
+    }
+
+    /// Signals that were left to the helper since the slice was made.
+    pub(super) fn deferred(&self) -> u64 {
+        self.deferred.load(Relaxed)
     }
 }
 

@@ -151,6 +151,7 @@ static bool all_bytes(const void *va, uint8_t byte, size_t len_bytes)
 #include "cases/memory.c"
 #include "cases/lifetime.c"
 #include "cases/vmm.c"
+#include "cases/watchers.c"
 #include "cases/fuse.c"
 #include "cases/memory_gone.c"
 #include "cases/memory_ends.c"

@@ -18,6 +18,7 @@ pub mod map;
 pub mod memlock;
 pub mod net;
 pub mod path;
+pub mod patience;
 pub mod platform;
 pub mod pool;
 pub mod ring;

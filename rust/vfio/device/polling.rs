@@ -30,7 +30,7 @@ use crate::{
     }, //
 };
 
-/// The one event that the helper knows: it is to poll.
+/// The one event that the helper knows beside what its interrupts owe: it is to poll.
 const HELP: u64 = 1;
 
 impl Pollable for SliceDev {
@@ -79,11 +79,14 @@ impl Body for SliceDev {
     fn run(&self, current: &Current) {
         let mut deadline_ns = None;
         while !current.should_stop() {
+            self.irqs.signal_owed();
             let wanted = self.help_wanted.take() != 0;
             if wanted || deadline_ns.is_some_and(|at| at <= now_ns()) {
                 deadline_ns = self.help();
             } else {
-                current.park(deadline_ns, || self.help_wanted.is_any());
+                current.park(deadline_ns, || {
+                    self.help_wanted.is_any() || self.irqs.is_owed()
+                });
             }
         }
     }

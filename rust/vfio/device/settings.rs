@@ -75,6 +75,11 @@ impl SliceDev {
         Ok(look(&self.lock_briefly()?.slice))
     }
 
+    /// Interrupts that were left to the slice's helper since the slice was made.
+    pub(crate) fn interrupts_deferred(&self) -> u64 {
+        self.irqs.deferred()
+    }
+
     /// The pool that the slice has.
     pub(crate) fn pool(&self) -> PoolId {
         self.pool
