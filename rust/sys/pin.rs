@@ -185,9 +185,8 @@ pub(crate) struct VfioPinner {
     pins: Arc<Pins>,
     /// Pages pinned now.
     pinned: u32,
-    /// The VMM's limit, for a page and for a granule.
+    /// The VMM's limit.
     limit: Memlock,
-    granule_limit: Memlock,
     /// [`Pins::spent_ns`] when the slice was opened.
     spent_before_ns: u64,
     /// The log was told once that pages are out of reach.
@@ -204,7 +203,6 @@ impl VfioPinner {
             pins,
             pinned: 0,
             limit: Memlock::new(),
-            granule_limit: Memlock::new(),
             warned: false,
         })
     }
@@ -350,17 +348,21 @@ impl Pinner for VfioPinner {
             self.pins.wanted.store(true, Relaxed);
             return Err(PinError::Later);
         }
-        if self.limit.is_reached(self.pinned, now_ns()) {
+        if self.limit.is_reached(self.pinned, 1, now_ns()) {
             return Err(self.limited());
         }
         let pins = self.pins.clone();
         let mut result = pins.timed(|| self.pin_one(page, access));
-        // What was put off still counts.
-        if matches!(result, Err(PinError::MemlockLimit)) && pins.settle() {
+        if let Err(PinError::MemlockLimit) = result {
+            self.limit.refused(self.pinned, 1, now_ns());
+            // What was put off still counted.
+            if !pins.settle() || self.limit.is_exhausted(now_ns()) {
+                return Err(self.limited());
+            }
             result = pins.timed(|| self.pin_one(page, access));
         }
         if let Err(PinError::MemlockLimit) = result {
-            self.limit.refused(self.pinned, now_ns());
+            self.limit.refused(self.pinned, 1, now_ns());
             return Err(self.limited());
         }
         result
@@ -374,15 +376,13 @@ impl Pinner for VfioPinner {
             self.pins.wanted.store(true, Relaxed);
             return Err(NoGranule::Later);
         }
-        let start_ns = now_ns();
-        let limits = [&self.limit, &self.granule_limit];
-        if limits.iter().any(|l| l.is_reached(self.pinned, start_ns)) {
+        if self.limit.is_reached(self.pinned, GRANULE_PAGES, now_ns()) {
             return Err(NoGranule::Refused);
         }
         let pins = self.pins.clone();
         let result = pins.timed(|| self.pin_whole(first, access));
         if let Err(PinError::MemlockLimit) = result {
-            self.granule_limit.refused(self.pinned, now_ns());
+            self.limit.refused(self.pinned, GRANULE_PAGES, now_ns());
         }
         result.map_err(|_| NoGranule::Refused)
     }

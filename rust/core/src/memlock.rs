@@ -13,6 +13,9 @@ const WINDOW_NS: u64 = 1_000_000_000;
 /// reached with ever fewer pages.
 const REFUSALS_MAX: u32 = 8;
 
+/// Most of these before granules are not tried any more: pages can be had one by one.
+const REFUSALS_MAX_OF_GRANULES: u32 = REFUSALS_MAX / 2;
+
 /// What VFIO has said about the limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memlock {
@@ -21,8 +24,8 @@ pub struct Memlock {
 
 #[derive(Clone, Copy, Debug)]
 struct Refusals {
-    /// How many pages were pinned at the last one.
-    pinned: u32,
+    /// So many pages would have been pinned after the last one.
+    total: u32,
     count: u32,
     /// When the first of them came.
     since_ns: u64,
@@ -34,20 +37,32 @@ impl Memlock {
         Self { last: None }
     }
 
-    /// VFIO has refused one more page while `pinned` were pinned.
-    pub fn refused(&mut self, pinned: u32, now_ns: u64) {
+    /// VFIO has refused `more` pages while `pinned` were pinned.
+    pub fn refused(&mut self, pinned: u32, more: u32, now_ns: u64) {
         let earlier = self.current(now_ns);
         self.last = Some(Refusals {
-            pinned,
+            total: pinned.saturating_add(more),
             count: earlier.map_or(0, |refusals| refusals.count) + 1,
             since_ns: earlier.map_or(now_ns, |refusals| refusals.since_ns),
         });
     }
 
-    /// Whether there is no use in asking for one more page while `pinned` are pinned.
-    pub fn is_reached(&self, pinned: u32, now_ns: u64) -> bool {
+    /// Whether there is no use in asking for `more` pages while `pinned` are pinned.
+    pub fn is_reached(&self, pinned: u32, more: u32, now_ns: u64) -> bool {
+        let total = pinned.saturating_add(more);
+        let most = if more > 1 {
+            REFUSALS_MAX_OF_GRANULES
+        } else {
+            REFUSALS_MAX
+        };
         self.current(now_ns)
-            .is_some_and(|refusals| pinned >= refusals.pinned || refusals.count >= REFUSALS_MAX)
+            .is_some_and(|refusals| total >= refusals.total || refusals.count >= most)
+    }
+
+    /// Whether VFIO has refused so often that it is not to be asked again, though fewer pages may be
+    /// pinned than before.
+    pub fn is_exhausted(&self, now_ns: u64) -> bool {
+        self.is_reached(0, 0, now_ns)
     }
 
     /// From when on VFIO's last word does not count any more; `None` if it has refused nothing.
@@ -71,13 +86,13 @@ mod tests {
     #[test]
     fn a_refusal_is_believed_for_as_many_pages() {
         let mut limit = Memlock::new();
-        assert!(!limit.is_reached(100, 0));
-        limit.refused(10, 5);
-        assert!(limit.is_reached(10, 6));
-        assert!(limit.is_reached(11, 6));
-        assert!(!limit.is_reached(9, 6));
-        assert!(limit.is_reached(10, 4 + SECOND_NS));
-        assert!(!limit.is_reached(10, 5 + SECOND_NS));
+        assert!(!limit.is_reached(100, 1, 0));
+        limit.refused(10, 1, 5);
+        assert!(limit.is_reached(10, 1, 6));
+        assert!(limit.is_reached(11, 1, 6));
+        assert!(!limit.is_reached(9, 1, 6));
+        assert!(limit.is_reached(10, 1, 4 + SECOND_NS));
+        assert!(!limit.is_reached(10, 1, 5 + SECOND_NS));
     }
 
     /// Who waits until then is not refused unheard.
@@ -86,11 +101,11 @@ mod tests {
         let mut limit = Memlock::new();
         assert_eq!(limit.forgotten_ns(), None);
         for now_ns in [7, SECOND_NS / 2, 3 * SECOND_NS, 4 * SECOND_NS - 1] {
-            limit.refused(0, now_ns);
+            limit.refused(0, 1, now_ns);
             let at = limit.forgotten_ns().unwrap();
             assert!(at > now_ns);
-            assert!(limit.is_reached(0, at - 1));
-            assert!(!limit.is_reached(0, at));
+            assert!(limit.is_reached(0, 1, at - 1));
+            assert!(!limit.is_reached(0, 1, at));
         }
     }
 
@@ -104,11 +119,46 @@ mod tests {
         while now_ns < SECONDS * SECOND_NS {
             now_ns += 10_000;
             pinned = if pinned == 0 { 5000 } else { pinned - 1 };
-            if !limit.is_reached(pinned, now_ns) {
-                limit.refused(pinned, now_ns);
+            if !limit.is_reached(pinned, 1, now_ns) {
+                limit.refused(pinned, 1, now_ns);
                 refusals += 1;
             }
         }
         assert!(refusals > 0 && refusals <= u64::from(REFUSALS_MAX) * (SECONDS + 1));
+    }
+    /// A line in the log is a line in the log, whoever asked.
+    #[test]
+    fn granules_and_pages_share_the_refusals() {
+        let mut limit = Memlock::new();
+        let (mut granules, mut pages) = (0, 0);
+        for pinned in (0..10_000).rev() {
+            if !limit.is_reached(pinned, 512, 5) {
+                limit.refused(pinned, 512, 5);
+                granules += 1;
+            }
+        }
+        assert_eq!(granules, REFUSALS_MAX_OF_GRANULES);
+        assert!(!limit.is_exhausted(5));
+        for pinned in (0..500).rev() {
+            if !limit.is_reached(pinned, 1, 5) {
+                limit.refused(pinned, 1, 5);
+                pages += 1;
+            }
+        }
+        assert_eq!(granules + pages, REFUSALS_MAX);
+        assert!(limit.is_exhausted(5));
+        assert!(!limit.is_exhausted(5 + SECOND_NS));
+    }
+
+    #[test]
+    fn a_granule_that_was_refused_says_something_about_pages() {
+        let mut limit = Memlock::new();
+        limit.refused(100, 512, 5);
+        assert!(limit.is_reached(100, 512, 6));
+        assert!(!limit.is_reached(99, 512, 6));
+        assert!(!limit.is_reached(610, 1, 6));
+        assert!(limit.is_reached(611, 1, 6));
+        limit.refused(610, 1, 6);
+        assert!(limit.is_reached(99, 512, 7));
     }
 }
