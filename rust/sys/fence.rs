@@ -17,6 +17,10 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         SpinLock, //
     },
@@ -28,6 +32,7 @@ use kernel::{
 use sluice_core::{
     addr::GuestPage,
     handover::{
+        admits,
         Bar,
         Bars, //
     }, //
@@ -37,6 +42,10 @@ use super::bindings;
 
 /// How often, a millisecond apart, [`Fence::wait`] looks.
 const LOOKS: u32 = 1000;
+
+/// Fences that bar something, of all slices. Counted under their locks; VFIO's list of devices, which a slice
+/// is in before it is opened and which is locked while `dma_unmap` is called, orders it.
+static BARRED: Atomic<i32> = Atomic::new(0);
 
 /// What nobody may pin just now.
 #[pin_data]
@@ -67,7 +76,13 @@ impl Fence {
     /// or ends.
     pub(crate) fn raise(self: &Arc<Self>, iova: u64, len_bytes: u64) {
         let bar = Bar::new(iova, len_bytes, this_thread());
-        let first = self.bars.lock().put(bar);
+        let first = {
+            let mut bars = self.bars.lock();
+            if bars.is_empty() {
+                BARRED.add(1, Relaxed);
+            }
+            bars.put(bar)
+        };
         if !first {
             return;
         }
@@ -82,14 +97,17 @@ impl Fence {
         }
     }
 
-    /// Waits until nothing is barred. `EBUSY` if that takes long: a VMM can hold its thread up.
+    /// Waits until nothing is barred, and not too much is in other slices. `EBUSY` if that takes long: a
+    /// VMM can hold its thread up.
     ///
     /// Whoever opens the slice has to: to the last VMM's thread it makes no difference that the slice
     /// was closed meanwhile, its unmap goes on; and the new VMM, which may share the last one's
-    /// container, could pin in its way again. Nor should it meet bars that are not its own.
+    /// container, could pin in its way again. Nor should it meet bars that are not its own. And a VMM could
+    /// open one slice after the other while a thread of it unmaps: see [`admits`].
     pub(crate) fn wait(&self) -> Result {
         for _ in 0..LOOKS {
-            if self.bars.lock().is_empty() {
+            let barred = u32::try_from(BARRED.load(Relaxed)).unwrap_or(0);
+            if admits(barred) && self.bars.lock().is_empty() {
                 return Ok(());
             }
             fsleep(Delta::from_millis(1));
@@ -114,7 +132,11 @@ impl Fence {
 unsafe extern "C" fn lift(data: *mut c_void) {
     // SAFETY: By the contract.
     let fence = unsafe { Arc::from_raw(data.cast::<Fence>()) };
-    fence.bars.lock().lift(this_thread());
+    let mut bars = fence.bars.lock();
+    bars.lift(this_thread());
+    if bars.is_empty() {
+        BARRED.add(-1, Relaxed);
+    }
 }
 
 /// While it lives, threads may be on their way out of the module's text. Dropping it waits for them;

@@ -18,6 +18,18 @@ use crate::addr::{
 /// Threads that unmap at a time without barring more than they unmap.
 const PLACES: usize = 8;
 
+/// Slices that may have bars when one more is opened.
+const BARRED_MAX: u32 = 8;
+
+/// Whether a slice may be opened while so many have bars, whosever they are.
+///
+/// VFIO calls until nothing is pinned, and stops the host after eleven calls in vain. A slice that is opened
+/// after one call has no bar until the next, and may make that one vain; then it has one. Who belongs
+/// to which container is VFIO's secret.
+pub const fn admits(barred: u32) -> bool {
+    barred < BARRED_MAX
+}
+
 /// What one thread unmaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bar {

@@ -17,6 +17,7 @@ pub use door::{
 };
 pub use events::Events;
 pub use fence::{
+    admits,
     Bar,
     Bars, //
 };

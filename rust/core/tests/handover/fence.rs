@@ -15,6 +15,7 @@ use sluice_core::addr::{
     PAGE_SIZE, //
 };
 use sluice_core::handover::{
+    admits,
     Bar,
     Bars, //
 };
@@ -239,4 +240,24 @@ fn a_page_that_was_put_off_for_ever_is_seen() {
 #[should_panic(expected = "pinned after the unmap")]
 fn bars_removed_by_opening_are_seen() {
     run(Flaw::OpensAtOnce, 3, [REOPENS_AND_PINS, UNMAPS, NOTHING]);
+}
+
+/// A thread of a VMM unmaps a page; after each of VFIO's calls the VMM opens one more slice, which pins it.
+#[test]
+fn slices_that_are_opened_meanwhile_do_not_stop_the_host() {
+    const CALLS_IN_VAIN: u32 = 10;
+    let mut slices = vec![Bars::new()];
+    for calls in 1.. {
+        for bars in &mut slices {
+            bars.put(Bar::new(0, PAGE_SIZE, 1));
+        }
+        let barred = slices.iter().filter(|bars| !bars.is_empty()).count();
+        if !admits(barred as u32) {
+            break;
+        }
+        assert!(calls < CALLS_IN_VAIN);
+        slices.push(Bars::new());
+    }
+    // A few do not keep others from theirs.
+    assert!(admits(4));
 }
