@@ -263,7 +263,9 @@ fn a_disabled_queue_that_loses_its_memory_is_no_failure() {
     let mut b = Bench::new(10);
     b.bring_up();
     let mut rx = GuestRx::new(RX_RING, 64, 2048, 0);
-    rx.fill(&mut b.world.borrow_mut(), |i| (BUFFERS + u64::from(i) * 0x1000, 0));
+    rx.fill(&mut b.world.borrow_mut(), |i| {
+        (BUFFERS + u64::from(i) * 0x1000, 0)
+    });
     b.write(RX + TAIL, rx.tail());
     b.poll();
     // One for its buffers, the other for its ring.
