@@ -7,14 +7,12 @@
 //! beforehand. So it is measured, and who takes long has others wait for a small part of the time
 //! only, in the long run.
 
-/// What each time is free: more than a signal takes on a slow, emulated machine.
-const FREE_NS: u64 = 50_000;
+/// What may be owed: an interrupt or the hypervisor below may have come in between.
+const DEBT_MAX_NS: u64 = 5_000_000;
 
-/// What may be owed, all in all: an interrupt or the hypervisor below may have come in between.
-const DEBT_MAX_NS: u64 = 1_000_000;
-
-/// What is owed is forgiven in this many times the time that it took.
-const SHARE: u64 = 64;
+/// What is owed is forgiven in this many times the time that it took: a card has so many slices, and
+/// each may have its part of the worker's time.
+const SHARE: u64 = 8;
 
 /// Patience with one that takes the time of others. It is lost when too much is owed, and comes back
 /// when nothing is.
@@ -47,8 +45,8 @@ impl Patience {
 
     /// It took from `start_ns` to `end_ns`.
     pub fn took(&mut self, start_ns: u64, end_ns: u64) {
-        let excess_ns = end_ns.saturating_sub(start_ns).saturating_sub(FREE_NS);
-        self.debt_ns = self.debt_ns.saturating_add(excess_ns);
+        let took_ns = end_ns.saturating_sub(start_ns);
+        self.debt_ns = self.debt_ns.saturating_add(took_ns);
         self.lost |= self.debt_ns > DEBT_MAX_NS;
     }
 }
@@ -79,24 +77,23 @@ mod tests {
         (left, count, taken_ns)
     }
 
+    /// A few microseconds, as often as the card can; and what an emulated machine needs.
     #[test]
-    fn what_is_usual_is_free() {
-        for each_ns in [0, 1_000, FREE_NS] {
-            assert_eq!(signals(each_ns, 100, 1).0, 0);
+    fn what_is_usual_is_not_too_much() {
+        for (each_ns, pause_ns) in [(0, 100), (3_000, 30_000), (100_000, 1_000_000)] {
+            assert_eq!(signals(each_ns, pause_ns, 1).0, 0);
         }
     }
 
-    /// However long one takes, others wait for their share and one signal; if short ones come in
-    /// between, these are free.
+    /// However long one takes, others wait for their share and one signal.
     #[test]
     fn the_others_wait_for_a_small_part_of_the_time() {
-        for each_ns in [100_000, 1_100_000, 30_000_000, 700_000_000] {
+        for each_ns in [50_000, 1_100_000, 30_000_000, 700_000_000] {
             let (left, count, taken_ns) = signals(each_ns, 100_000, 1000);
-            let free_ns = (count - left) * FREE_NS;
             let share_ns = 1000 * SECOND_NS / SHARE;
             assert!(left != 0 && left < count, "{each_ns}: {left} of {count}");
             assert!(
-                taken_ns <= share_ns + free_ns + DEBT_MAX_NS + each_ns,
+                taken_ns <= share_ns + DEBT_MAX_NS + each_ns,
                 "{each_ns}: {taken_ns}"
             );
         }
@@ -105,10 +102,10 @@ mod tests {
     #[test]
     fn it_is_lost_until_all_is_forgiven() {
         let mut patience = Patience::new();
-        patience.took(0, FREE_NS + DEBT_MAX_NS);
-        assert!(!patience.is_lost(10));
-        patience.took(20, FREE_NS + 50);
-        let all_ns = (DEBT_MAX_NS + 30) * SHARE;
+        patience.took(0, DEBT_MAX_NS);
+        assert!(!patience.is_lost(SHARE - 1));
+        patience.took(20, 70);
+        let all_ns = (DEBT_MAX_NS + 50) * SHARE;
         assert!(patience.is_lost(30));
         assert!(patience.is_lost(all_ns - 1));
         assert!(!patience.is_lost(all_ns));
