@@ -2,7 +2,7 @@
 # "make" lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-quiet modules demo test test-core test-vm test-programs fuzz breakages bench soak lint doc shell clean distclean
+.PHONY: help setup setup-quiet modules demo test test-core test-vm test-debug test-programs fuzz breakages bench soak lint doc shell clean distclean
 
 help: ## this list
 	@echo "Sluice: slices of a network card for virtual machines."
@@ -39,6 +39,9 @@ test-core: ## only the pure crate's, with cargo
 
 test-vm: ## only those on emulated machines (TESTS="name ...": only these)
 	@tests/run vm $(TESTS)
+
+test-debug: ## the same on a kernel that looks for faults itself (builds it first, half an hour once)
+	@tests/run --debug vm $(TESTS)
 
 fuzz: setup-quiet ## fuzz the pure crate (MINUTES=n; TARGET=name: only this one)
 	@tools/fuzz run $(or $(MINUTES),10) $(TARGET)

@@ -29,7 +29,7 @@
 #include "vf.h"
 
 /* Emulated machines are slow; a test that hangs is ended by the harness. */
-#define TIMEOUT_S	240
+#define TIMEOUT_S	(240 * TIME_SCALE)
 
 static const char *uuid_a;
 static const char *pci_address;

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 300
+# debug: by name
 # A guest in huge pages has them pinned whole; one in small pages has its traffic as well.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh

@@ -12,6 +12,7 @@
 # Lines at a test's head are read by tests/run:
 #
 #	# timeout: 300          seconds (default 120)
+#	# debug: by name        with --debug only when named
 #	# vm: --memory 4096     options of tools/vm (tests with the same ones share a machine)
 
 ktap_planned=0

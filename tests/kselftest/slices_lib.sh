@@ -23,7 +23,7 @@ TYPE_DIR=$NIC_DIR/mdev_supported_types/sluice-82576vf
 
 # wait_for SECONDS COMMAND...: until it succeeds. Bounded, and nothing more.
 wait_for() {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + $1 * ${SLUICE_TIME_SCALE:-1}))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		((SECONDS < end)) || return 1

@@ -21,7 +21,7 @@
 #include "vf.h"
 #include "wire.h"
 
-#define TIMEOUT_S	60
+#define TIMEOUT_S	(60 * TIME_SCALE)
 
 /* Sub-commands and arguments of mailbox messages (igb, e1000_mbx.h). */
 #define CLEAR_MACS	(VF_MSG_SET_MAC | 1u << 16)

@@ -67,3 +67,16 @@ outer_initrd_name() {
 guest_initrd_name() {
 	printf 'guest-%s.img' "$(cat "$SLUICE_SRC"/tests/guest/{agent,init} "$SLUICE_SRC/tools/lib/initrds.sh" | hash_of)"
 }
+
+# The debug kernel's directory in /kernel of the build root, and its release.
+debug_name() {
+	printf 'debug-%s' "$({ declare -p DEBUG_PACKAGES && tail -n +2 "$SLUICE_SRC/tools/lib/debug.config"; } | hash_of)"
+}
+
+debug_release() {
+	printf '%s-%s' "${KVER%%+*}" "$(debug_name)"
+}
+
+debug_initrd_name() {
+	printf '%s-%s' "$(debug_name)" "$(outer_initrd_name)"
+}

@@ -22,3 +22,9 @@ VM_PACKAGES=(
 	qemu-system-x86 ipxe-qemu busybox-static iproute2 iputils-ping iperf3 ethtool tcpdump
 	python3 procps pciutils mdevctl
 )
+
+# For the debug kernel: KASAN and Rust together need clang, of the LLVM that rustc has.
+DEBUG_LLVM=19
+# How much longer everything may take on it.
+DEBUG_TIME_SCALE=5
+DEBUG_PACKAGES=("clang-$DEBUG_LLVM" "lld-$DEBUG_LLVM" "llvm-$DEBUG_LLVM")

@@ -22,6 +22,7 @@ tree_begin() {
 	ln -s bin "$ROOT/kernel/tree/sbin"
 }
 
+# tree_modules KERNEL MODULE...: with what they need.
 tree_modules() {
 	in_root sh -ec 'kernel=$1; shift
 		for name; do modprobe -S "$kernel" --show-depends "$name"; done |
@@ -37,7 +38,7 @@ tree_modules() {
 		for list in order builtin builtin.modinfo; do
 			cp "/lib/modules/$kernel/modules.$list" "/kernel/tree/lib/modules/$kernel/"
 		done
-		depmod -b /kernel/tree "$kernel"' - "$KVER" "$@"
+		depmod -b /kernel/tree "$kernel"' - "$@"
 }
 
 tree_programs() {
@@ -55,16 +56,21 @@ tree_programs() {
 		done </tmp/libraries' - "$@"
 }
 
-stage_outer_initrd() {
+# make_outer_initrd KERNEL IMAGE
+make_outer_initrd() {
 	tree_begin
-	tree_modules "${OUTER_MODULES[@]}"
+	tree_modules "$1" "${OUTER_MODULES[@]}"
 	install -m 755 "$SLUICE_SRC/tools/lib/initrd-init" "$ROOT/kernel/tree/init"
-	pack "$(outer_initrd_name)"
+	pack "$2"
+}
+
+stage_outer_initrd() {
+	make_outer_initrd "$KVER" "$(outer_initrd_name)"
 }
 
 stage_guest_initrd() {
 	tree_begin
-	tree_modules "${GUEST_MODULES[@]}"
+	tree_modules "$KVER" "${GUEST_MODULES[@]}"
 	tree_programs "${GUEST_PROGRAMS[@]}"
 	install -m 755 "$SLUICE_SRC/tests/guest/init" "$ROOT/kernel/tree/init"
 	install -m 755 "$SLUICE_SRC/tests/guest/agent" "$ROOT/kernel/tree/bin/agent"

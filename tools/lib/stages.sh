@@ -6,6 +6,42 @@
 # shellcheck source=tools/lib/initrds.sh
 . "$SLUICE_SRC/tools/lib/initrds.sh"
 
+explain_failure() {
+	local log=$1
+	{
+		printf '\n%s: failed. From %s:\n\n' "$2" "$log"
+		grep -nE '(^|[^a-z_])(E:|[Ee]rror|ERROR|fatal)([: ]|$)' "$log" | { head -n 5 | sed 's|^|    |'; } || true
+		printf '    [...]\n'
+		tail -n 20 "$log" | sed 's/^/    /'
+		printf '\nRun the same command again: what is finished is kept.\n'
+		printf 'If it was the network, check that "apt-get update" works on this machine.\n'
+	} >&2
+	exit 1
+}
+
+# logged TITLE LOG FUNCTION: run it with its output in the log.
+logged() {
+	local title=$1 log=$2 status=0
+	say "$title …"
+	# Not in an "if": that would switch off "set -e" inside the function.
+	set +e
+	(set -e && "$3") >"$log" 2>&1
+	status=$?
+	set -e
+	((status == 0)) || explain_failure "$log" "$title"
+}
+
+# stage NAME TITLE INPUTS...: skipped if its stamp in STAMPS has the same inputs; logs to LOGS.
+stage() {
+	local name=$1 title=$2 stamp=$STAMPS/$1 inputs
+	shift 2
+	inputs=$(printf '%s\n' "$@" | hash_of)
+	[[ ! -e $stamp || $(<"$stamp") != "$inputs" ]] || return 0
+	rm -f "$stamp"
+	logged "$title" "$LOGS/$name.log" "stage_$name"
+	printf '%s\n' "$inputs" >"$stamp"
+}
+
 in_root() {
 	SLUICE_ROOT=$ROOT "$SLUICE_SRC/tools/enter" --rw --env DEBIAN_FRONTEND=noninteractive -- "$@"
 }
