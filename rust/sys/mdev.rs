@@ -187,8 +187,15 @@ impl<D: Driver> Parent<D> {
         // SAFETY: The box was made above and is not null.
         let this = unsafe { NonNull::new_unchecked(inner) };
         if let Err(error) = result {
-            // SAFETY: Nothing is registered.
-            unsafe { Self::free(this) };
+            // SAFETY: Nothing is registered. What was added before something else failed was let
+            // go of, so the kobject is valid or zero.
+            unsafe {
+                if bindings::sluice_kobject_is_gone(&raw mut (*inner).ty.kobj) {
+                    Self::free(this);
+                } else {
+                    Self::abandon(dev, this);
+                }
+            }
             return Err(error);
         }
         // SAFETY: The registration made the kobject, which is live.
@@ -208,6 +215,18 @@ impl<D: Driver> Parent<D> {
         let mut inner = unsafe { KBox::from_raw(inner.as_ptr()) };
         // SAFETY: The data is not used again.
         unsafe { ManuallyDrop::drop(&mut inner.data) };
+    }
+
+    /// Someone still refers to the type, or holds an instance's device, whose release will look at
+    /// the type and the driver: gives the memory up rather than let that read freed memory.
+    ///
+    /// # Safety
+    ///
+    /// Nothing of `inner` is registered, and its callbacks have ended.
+    unsafe fn abandon(dev: &Device, inner: NonNull<Inner<D>>) {
+        dev_warn!(dev, "mdev type is still referred to: its memory is kept\n");
+        // SAFETY: Only callbacks use the data.
+        unsafe { ManuallyDrop::drop(&mut (*inner.as_ptr()).data) };
     }
 
     /// # Safety
@@ -287,14 +306,8 @@ impl<D: Driver> Drop for Parent<D> {
             // SAFETY: Nobody refers to the type any more, so nobody to the box.
             unsafe { Self::free(self.inner) };
         } else {
-            // Someone still holds an instance's device, whose release will look at the type and
-            // the driver: give the memory up rather than let that read freed memory.
-            dev_warn!(
-                self.dev,
-                "mdev type is still referred to: its memory is kept\n"
-            );
-            // SAFETY: Only callbacks use the data, and those have ended.
-            unsafe { ManuallyDrop::drop(&mut (*inner).data) };
+            // SAFETY: Nothing is registered any more, and only callbacks use the data.
+            unsafe { Self::abandon(&self.dev, self.inner) };
         }
     }
 }

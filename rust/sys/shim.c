@@ -101,6 +101,22 @@ bool sluice_kobject_put_last(struct kobject *kobj, unsigned int timeout_ms)
 	return true;
 }
 
+/*
+ * Whether an object, in memory that was zero, is out of use after the attempt to
+ * add it failed: it never came to be, or is released, which is waited for.
+ */
+bool sluice_kobject_is_gone(struct kobject *kobj)
+{
+	if (!kobj->state_initialized)
+		return true;
+	if (kref_read(&kobj->kref))
+		return false;
+#ifdef CONFIG_DEBUG_KOBJECT_RELEASE
+	flush_delayed_work(&kobj->release);
+#endif
+	return true;
+}
+
 /* Between them, lockdep does not learn from what the thread does. */
 void sluice_lockdep_off(void)
 {

@@ -15,6 +15,7 @@ void sluice_park(u64 deadline_ns, bool (*ready)(void *), void *data);
 void sluice_cond_resched(void);
 
 bool sluice_kobject_put_last(struct kobject *kobj, unsigned int timeout_ms);
+bool sluice_kobject_is_gone(struct kobject *kobj);
 void sluice_lockdep_off(void);
 void sluice_lockdep_on(void);
 void *sluice_ram_address(const struct page *page);
