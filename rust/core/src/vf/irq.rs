@@ -101,8 +101,8 @@ pub struct Irq {
 const VALID: u8 = 0x80;
 
 /// Least time between two messages of a transmit vector, in rounds of the guest's: it spends no
-/// more than a fifth of its time on them.
-pub const TX_GAP_ROUNDS: u64 = 4;
+/// more than a seventeenth of its time on them.
+pub const TX_GAP_ROUNDS: u64 = 16;
 
 /// The longest that EITR can say, and that a vector is held back for what it costs.
 pub const LONGEST_GAP_NS: u64 = interval_ns(u16::MAX);

@@ -186,16 +186,16 @@ fn a_transmit_vector_is_held_back_for_what_it_costs() {
     // Longer rounds count for an eighth, shorter ones for a half.
     round(&mut f, Cause::Tx0, 0, 0, 800_000);
     assert_eq!(next_ns(&f, Cause::Tx0, 1), TX_GAP_ROUNDS * 100_000);
-    round(&mut f, Cause::Tx0, 0, 1_000_000, 40_000);
+    round(&mut f, Cause::Tx0, 0, 2_000_000, 40_000);
     assert_eq!(
-        next_ns(&f, Cause::Tx0, 1_050_000),
-        1_000_000 + TX_GAP_ROUNDS * 70_000
+        next_ns(&f, Cause::Tx0, 2_050_000),
+        2_000_000 + TX_GAP_ROUNDS * 70_000
     );
     // The guest's own wish counts where it is longer.
     write(&mut f, EITR, 0x7FFC);
     assert_eq!(
-        next_ns(&f, Cause::Tx0, 1_050_000),
-        1_000_000 + interval_ns(0x7FFC)
+        next_ns(&f, Cause::Tx0, 2_050_000),
+        2_000_000 + interval_ns(0x7FFC)
     );
     write(&mut f, EITR, 0);
     // A reset forgets nothing.
@@ -204,8 +204,8 @@ fn a_transmit_vector_is_held_back_for_what_it_costs() {
     write(&mut f, IVAR0, 0x8081);
     auto_masked(&mut f);
     assert_eq!(
-        next_ns(&f, Cause::Tx0, 1_050_000),
-        1_000_000 + TX_GAP_ROUNDS * 70_000
+        next_ns(&f, Cause::Tx0, 2_050_000),
+        2_000_000 + TX_GAP_ROUNDS * 70_000
     );
 }
 
