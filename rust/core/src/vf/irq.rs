@@ -101,7 +101,7 @@ pub struct Irq {
 const VALID: u8 = 0x80;
 
 /// Least time between two messages of a transmit vector, in rounds of the guest's: it spends no
-/// more than a seventeenth of its time on them.
+/// more than a sixteenth of its time on them, unless that takes longer than [`LONGEST_GAP_NS`].
 pub const TX_GAP_ROUNDS: u64 = 16;
 
 /// The longest that EITR can say, and that a vector is held back for what it costs.
@@ -218,7 +218,7 @@ impl Irq {
     }
 
     /// The time of the last write to a register: how long the guest took to answer a message.
-    /// Shorter ones count at once, longer ones little by little: it may have had other work.
+    /// Shorter ones count for a half, longer ones for an eighth: it may have had other work.
     pub fn written(&mut self, now_ns: u64) {
         let answered = core::mem::take(&mut self.answered);
         self.asked &= !answered;
