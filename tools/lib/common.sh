@@ -50,12 +50,13 @@ require_cache() {
 	use_cache || die "no build root yet" "run: make setup"
 }
 
-# emulator_died STATUS DIR: of a tools/vm with --out DIR. QEMU is gone, though the
+# emulator_died STATUS DIR: of a tools/vm with --out DIR. QEMU is gone, or stands
+# still and does not even take an interrupt that cannot be masked, though the
 # kernel neither panicked nor warned. Nested virtualisation under emulation does
 # that now and then; a fault of ours would do it again, so who asks tries again,
 # a few times.
 emulator_died() {
-	[[ $1 == 125 ]] && ! grep -qE 'Kernel panic|BUG:|kernel BUG|Oops|WARNING:|UBSAN|stall' "$2/serial.log"
+	[[ $1 == 125 || $1 == 126 ]] && ! grep -qE 'Kernel panic|BUG:|kernel BUG|Oops|WARNING:|UBSAN|stall' "$2/serial.log"
 }
 
 # Contents of what goes into an initrd; part of the image's name, so that
