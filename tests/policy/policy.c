@@ -131,13 +131,26 @@ FIXTURE_TEARDOWN(slices)
 	close_if_open(&self->b);
 }
 
+/* Resets the slice and waits until the NIC has buffers of its: before that, frames are lost. */
+static int restart(struct vf *vf, const char *uuid)
+{
+	uint64_t before = stat_of(uuid, "rx_posted"), end;
+	int ret = vf_restart(vf);
+
+	for (end = now_ms() + VF_WAIT_MS; !ret && stat_of(uuid, "rx_posted") == before; nap()) {
+		if (now_ms() > end)
+			ret = -ETIMEDOUT;
+	}
+	return ret;
+}
+
 /* Opens slice A with @name set to @value, and maybe another pair. */
 #define OPEN_A(...) do { \
 	const char *const pairs_[] = { __VA_ARGS__ }; \
 	for (unsigned int i_ = 0; i_ < ARRAY_SIZE(pairs_); i_ += 2) \
 		ASSERT_EQ(0, set(uuid_a, pairs_[i_], pairs_[i_ + 1])); \
 	ASSERT_EQ(0, vf_open(&self->a, uuid_a)); \
-	ASSERT_EQ(0, vf_restart(&self->a)); \
+	ASSERT_EQ(0, restart(&self->a, uuid_a)); \
 } while (0)
 
 static uint32_t ask(struct vf *vf, uint32_t first, const void *rest, size_t bytes)
@@ -353,7 +366,7 @@ TEST_F_TIMEOUT(slices, addresses_that_a_trusted_guest_chooses, TIMEOUT_S)
 	EXPECT_DROPPED("spoofed_source", send_plain(a, peer_mac, mac));
 
 	/* Nothing is left of it after a reset, and others can have it. */
-	ASSERT_EQ(0, vf_restart(a));
+	ASSERT_EQ(0, restart(a, uuid_a));
 	EXPECT_DROPPED("spoofed_source", send_plain(a, peer_mac, other_mac));
 	EXPECT_NE(0u, peer_sends(other_mac, NO_TAG));
 	EXPECT_TRUE(slice_gets(a, peer_sends(a->mac, NO_TAG), &status));
@@ -378,7 +391,7 @@ TEST_F_TIMEOUT(slices, a_guest_that_joins_every_vlan, TIMEOUT_S)
 	/* The neighbour's part of the table is there. */
 	ASSERT_EQ(0, set(uuid_b, "vlan", "500,501,502"));
 	ASSERT_EQ(0, vf_open(b, uuid_b));
-	ASSERT_EQ(0, vf_restart(b));
+	ASSERT_EQ(0, restart(b, uuid_b));
 	for (uint32_t vid = 500; vid < 503; vid++)
 		EXPECT_GRANTED(JOIN_VLAN, ask_number(b, JOIN_VLAN, vid));
 	EXPECT_COUNTED(uuid_b, "vlan_join_denied",
