@@ -129,7 +129,7 @@ pub(crate) struct SliceDev {
     nic_dev: ARef<Device>,
     nic: Arc<Nic>,
     pool: PoolId,
-    /// The link may have changed while somebody else had the lock.
+    /// The link may have changed while somebody else had the lock, or nobody listened.
     link_pending: Atomic<bool>,
     irqs: Arc<Irqs>,
     pins: Arc<Pins>,
@@ -370,6 +370,8 @@ impl Operations for SliceDev {
         this.irqs.set_helper(helper.task().clone());
         state.leaked_before = state.slice.map_stats().leaked;
         state.helper = Some(helper);
+        // A change after it was looked at, and before this is attached, is nobody else's to tell.
+        this.link_pending.store(true, Relaxed);
         this.nic.attach(this.pool, Arc::<Self>::from(this));
         // Those that were attached when the NIC was lost have been told; from here on this is one.
         if this.nic.is_lost() {
