@@ -402,7 +402,7 @@ impl Function {
     // Statistics.
 
     /// Adds to the statistics registers, which wrap around at 2^32 and survive resets, as `igbvf`
-    /// expects of them.
+    /// expects of them. What was transmitted counts for moderation, too.
     pub fn add_stats(&mut self, stats: &Stats) {
         let regs = [
             (Reg::VfGprc, stats.rx_frames),
@@ -419,6 +419,7 @@ impl Function {
         for (reg, n) in regs {
             self.regs.count(reg, 0, n);
         }
+        self.irq.transmitted(stats.tx_bytes);
     }
 
     // Resets.

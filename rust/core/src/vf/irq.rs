@@ -11,7 +11,9 @@
 //! proportion to what it costs: its messages come no closer together than
 //! [`TX_GAP_ROUNDS`] times as long as the guest takes from a message until it unmasks the vector
 //! again. Nobody waits for such a message but those who want their buffers back, and a guest whose
-//! every register write leaves the virtual machine is better off with fewer of them.
+//! every register write leaves the virtual machine is better off with fewer of them. That holds for
+//! small packets only: a sender of large ones may be stopped by the bytes that it has on the way,
+//! as TCP is in Linux (TCP small queues), so [`TX_HELD_BYTES`] are never held back.
 
 use super::counters::{
     Counters,
@@ -96,6 +98,8 @@ pub struct Irq {
     answered: u8,
     /// How long the guest takes from a vector's message to unmasking it, smoothed.
     round_ns: [u64; VECTORS as usize],
+    /// What was transmitted since the last message of a transmit vector.
+    gone_bytes: u32,
 }
 
 const VALID: u8 = 0x80;
@@ -103,6 +107,9 @@ const VALID: u8 = 0x80;
 /// Least time between two messages of a transmit vector, in rounds of the guest's: it spends no
 /// more than a sixteenth of its time on them, unless that takes longer than [`LONGEST_GAP_NS`].
 pub const TX_GAP_ROUNDS: u64 = 16;
+
+/// So much transmitted data, more than one full frame of the usual size, is told of at once.
+pub const TX_HELD_BYTES: u32 = 2048;
 
 /// The longest that EITR can say, and that a vector is held back for what it costs.
 pub const LONGEST_GAP_NS: u64 = interval_ns(u16::MAX);
@@ -123,6 +130,7 @@ impl Irq {
             asked: 0,
             answered: 0,
             round_ns: [0; VECTORS as usize],
+            gone_bytes: 0,
         }
     }
 
@@ -236,17 +244,29 @@ impl Irq {
         }
     }
 
+    /// So much has been transmitted, beside what was before.
+    pub fn transmitted(&mut self, len_bytes: u32) {
+        self.gone_bytes = self.gone_bytes.saturating_add(len_bytes);
+    }
+
+    /// Whether a transmit cause is assigned to a vector.
+    const fn transmits(&self, vector: u8) -> bool {
+        let [_, tx0, _, tx1] = self.ivar.to_le_bytes();
+        let entry = VALID | vector;
+        tx0 == entry || tx1 == entry
+    }
+
     /// Whether nothing but transmit causes is assigned to a vector.
     const fn transmits_only(&self, vector: u8) -> bool {
-        let [rx0, tx0, rx1, tx1] = self.ivar.to_le_bytes();
+        let [rx0, _, rx1, _] = self.ivar.to_le_bytes();
         let entry = VALID | vector;
-        (tx0 == entry || tx1 == entry) && rx0 != entry && rx1 != entry && self.ivar_misc != entry
+        self.transmits(vector) && rx0 != entry && rx1 != entry && self.ivar_misc != entry
     }
 
     /// Least time between two messages of a vector, for what they cost the guest.
     fn cost_ns(&self, vector: u8) -> u64 {
         match self.round_ns.get(usize::from(vector)) {
-            Some(round_ns) if self.transmits_only(vector) => {
+            Some(round_ns) if self.gone_bytes < TX_HELD_BYTES && self.transmits_only(vector) => {
                 (TX_GAP_ROUNDS * round_ns).min(LONGEST_GAP_NS)
             }
             _ => 0,
@@ -275,6 +295,9 @@ impl Irq {
             } else {
                 deadline_ns = Some(deadline_ns.map_or(open_ns, |d| d.min(open_ns)));
             }
+        }
+        if (0..VECTORS).any(|vector| fired & (1 << vector) != 0 && self.transmits(vector)) {
+            self.gone_bytes = 0;
         }
         self.sent |= fired;
         self.eicr &= !(fired & self.eiac);

@@ -5,13 +5,14 @@
 use proptest::prelude::*;
 
 use sluice_core::net::MacAddr;
-use sluice_core::vf::irq::{interval_ns, LONGEST_GAP_NS, TX_GAP_ROUNDS};
+use sluice_core::vf::irq::{interval_ns, LONGEST_GAP_NS, TX_GAP_ROUNDS, TX_HELD_BYTES};
 use sluice_core::vf::{
     Action,
     Cause,
     Function,
     Identity,
     Refusal,
+    Stats,
     Width, //
 };
 
@@ -210,6 +211,34 @@ fn a_transmit_vector_is_held_back_for_what_it_costs() {
 }
 
 #[test]
+fn large_packets_are_not_held_back() {
+    let mut f = function();
+    auto_masked(&mut f);
+    round(&mut f, Cause::Tx0, 0, 0, 800_000);
+    let gap_ns = TX_GAP_ROUNDS * 100_000;
+    let send = |f: &mut Function, tx_bytes| {
+        f.add_stats(&Stats {
+            tx_bytes,
+            ..Stats::default()
+        })
+    };
+    send(&mut f, TX_HELD_BYTES - 1);
+    assert_eq!(next_ns(&f, Cause::Tx0, 1_000_000), gap_ns);
+    // Receiving takes nothing away.
+    f.raise(Cause::Rx0);
+    assert_eq!(fired(&mut f, 1_000_000), 2);
+    send(&mut f, 1);
+    assert_eq!(next_ns(&f, Cause::Tx0, 1_000_000), 1_000_000);
+    // The guest's own wish counts all the same.
+    write(&mut f, EITR, 0x7FFC);
+    assert_eq!(next_ns(&f, Cause::Tx0, 1_000_000), interval_ns(0x7FFC));
+    write(&mut f, EITR, 0);
+    // It is told of once.
+    round(&mut f, Cause::Tx0, 0, 1_000_000, 100_000);
+    assert_eq!(next_ns(&f, Cause::Tx0, 1_200_000), 1_000_000 + gap_ns);
+}
+
+#[test]
 fn a_guest_that_sleeps_on_a_transmit_interrupt_gets_the_next_one_in_time() {
     let mut f = function();
     auto_masked(&mut f);
@@ -291,6 +320,7 @@ enum Step {
     Write(u32, u32),
     ReadCause,
     Raise(Cause),
+    Transmit(u32),
     Wait(u64),
 }
 
@@ -303,6 +333,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u32>().prop_map(|v| Step::Write(IVAR_MISC, v)),
         1 => Just(Step::ReadCause),
         8 => prop::sample::select(CAUSES.to_vec()).prop_map(Step::Raise),
+        2 => (0..TX_HELD_BYTES).prop_map(Step::Transmit),
         8 => (0..300_000u64).prop_map(Step::Wait),
     ]
 }
@@ -322,15 +353,22 @@ struct Plain {
     /// It masked itself when it fired, and is not unmasked yet.
     asked: [bool; 3],
     round: [u64; 3],
+    gone: u32,
 }
 
 impl Plain {
+    fn assigned(&self, i: usize, v: usize) -> bool {
+        self.ivar[i] & 0x83 == 0x80 | v as u8
+    }
+
+    fn transmits(&self, v: usize) -> bool {
+        self.assigned(1, v) || self.assigned(3, v)
+    }
+
     /// At least so long after the last one.
     fn gap(&self, v: usize) -> u64 {
-        let assigned = |i: usize| self.ivar[i] & 0x83 == 0x80 | v as u8;
-        let transmits = assigned(1) || assigned(3);
-        let other = assigned(0) || assigned(2) || assigned(4);
-        let cost = if transmits && !other {
+        let other = [0, 2, 4].iter().any(|&i| self.assigned(i, v));
+        let cost = if self.transmits(v) && !other && self.gone < TX_HELD_BYTES {
             TX_GAP_ROUNDS * self.round[v]
         } else {
             0
@@ -352,6 +390,7 @@ impl Plain {
     fn apply(&mut self, step: Step, now_ns: u64) {
         match step {
             Step::Write(EITR..=0x1688, _) | Step::Wait(_) => {}
+            Step::Transmit(len_bytes) => self.gone += len_bytes,
             Step::Write(IVAR0, value) => self.ivar[..4].copy_from_slice(&value.to_le_bytes()),
             Step::Write(IVAR_MISC, value) => self.ivar[4] = value as u8,
             Step::Raise(cause) => {
@@ -393,17 +432,21 @@ impl Plain {
     }
 
     fn fire(&mut self, now_ns: u64) -> u8 {
-        let mut fired = 0;
+        let (mut fired, mut told) = (0, false);
         for v in 0..3 {
             let ready = self.last[v].is_none_or(|last| now_ns >= last + self.gap(v));
             if self.cause[v] && self.open[v] && !self.told[v] && ready {
                 fired |= 1 << v;
+                told |= self.transmits(v);
                 self.last[v] = Some(now_ns);
                 self.cause[v] &= !self.clear[v];
                 self.open[v] &= !self.mask[v];
                 self.asked[v] = self.mask[v];
                 self.told[v] = self.cause[v] && self.open[v];
             }
+        }
+        if told {
+            self.gone = 0;
         }
         fired
     }
@@ -427,6 +470,10 @@ proptest! {
                     read(&mut f, EICR);
                 }
                 Step::Raise(cause) => f.raise(cause),
+                Step::Transmit(tx_bytes) => f.add_stats(&Stats {
+                    tx_bytes,
+                    ..Stats::default()
+                }),
                 Step::Wait(ns) => now_ns += ns,
             }
             f.written(now_ns);
