@@ -10,7 +10,7 @@
 . "$(dirname "$0")/slices_lib.sh"
 
 IP_A=10.77.0.11 IP_B=10.77.0.12
-COUNT=4000
+COUNT=2000
 rates=()
 
 both_reach_the_wire() {
