@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 300
+# timeout: 150
 # vm: --hotplug
 # The bus fails under traffic; somebody resets the function.
 

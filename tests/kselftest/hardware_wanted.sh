@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 300
+# timeout: 200
 # vm: --hotplug
 # The link comes and goes; the host wants to sleep, the administrator wants the card back, while slices
 # carry traffic.

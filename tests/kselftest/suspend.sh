@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 300
+# timeout: 150
 # vm: --hotplug
 # The host sleeps between two uses of a slice: as far as drivers put devices to sleep, not until the power is off.
 # The last test of its machine: what emulates that does not wake up whole.
