@@ -105,7 +105,8 @@ pub struct Irq {
 const VALID: u8 = 0x80;
 
 /// Least time between two messages of a transmit vector, in rounds of the guest's: it spends no
-/// more than a sixteenth of its time on them, unless that takes longer than [`LONGEST_GAP_NS`].
+/// more than a sixteenth of its time on them, unless that takes longer than [`LONGEST_GAP_NS`] or
+/// it has sent [`TX_HELD_BYTES`].
 pub const TX_GAP_ROUNDS: u64 = 16;
 
 /// So much transmitted data, more than one full frame of the usual size, is told of at once.
