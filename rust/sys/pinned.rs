@@ -106,16 +106,21 @@ pub(super) fn vfio_pin(
         bindings::IOMMU_READ
     };
     let wanted = to.len() as kernel::ffi::c_int;
+    // As for unpinning, below: the slice's own lock is within one of VFIO's, and around the other.
     // SAFETY: The device is live and open, and there is room for `wanted` pages' pointers. VFIO
-    // refuses more than it can do at a time, and what reaches past the end of the address space.
+    // refuses more than it can do at a time, and what reaches past the end of the address space. Both
+    // others are callable in any context.
     let count = unsafe {
-        bindings::vfio_pin_pages(
+        bindings::sluice_lockdep_off();
+        let count = bindings::vfio_pin_pages(
             container.as_ptr(),
             first.start().raw(),
             wanted,
             prot as kernel::ffi::c_int,
             to.as_mut_ptr(),
-        )
+        );
+        bindings::sluice_lockdep_on();
+        count
     };
     if count == wanted {
         return Ok(());
