@@ -3,7 +3,7 @@
  * Does one thing to Sluice and has the kernel fail an allocation meanwhile.
  *
  *	faults N load FILE		insert a module
- *	faults N write FILE TEXT	write to a file of sysfs
+ *	faults N write FILE TEXT	write to a file of sysfs; "new-uuid": one that was never there
  *	faults N STEP UUID		use a slice: see the table of steps
  *
  * The N-th allocation that /sys/kernel/debug/fail* lets fail, does. After that
@@ -94,8 +94,15 @@ static int load(const char *path)
 
 static int write_file(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC), ret;
+	int fd = open("/proc/sys/kernel/random/uuid", O_RDONLY | O_CLOEXEC), ret;
+	char uuid[37] = "";
 
+	if (fd < 0 || read(fd, uuid, sizeof(uuid) - 1) != sizeof(uuid) - 1)
+		return -ENODATA;
+	close(fd);
+	if (!strcmp(text, "new-uuid"))
+		text = uuid;
+	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	ret = arm("/proc/thread-self");

@@ -94,7 +94,10 @@ unbound() {
 }
 
 no_slices() {
-	[[ ! -e $(slice_dir "$A") ]] || remove_slice "$A" || return
+	local dir
+	for dir in /sys/bus/mdev/devices/*; do
+		[[ ! -e $dir ]] || remove_slice "${dir##*/}" || return
+	done
 	# The debug kernel releases objects seconds after their last use.
 	wait_for 20 all_available
 }
@@ -127,8 +130,7 @@ sweep_check "taking the card" unbound write /sys/bus/pci/drivers/sluice/bind "$N
 
 check "Sluice takes the card" take_card || skip_rest "no card"
 total=$(available)
-A=$(cat /proc/sys/kernel/random/uuid)
-sweep_check "making a slice" no_slices write "$TYPE_DIR/create" "$A"
+sweep_check "making a slice" no_slices write "$TYPE_DIR/create" new-uuid
 
 A=$(new_slice)
 for step in open irqs start copy pin; do
