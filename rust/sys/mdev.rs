@@ -146,18 +146,18 @@ impl<D: Driver> Parent<D> {
                 core::mem::zeroed(),
             )
         };
-        let mut inner = KBox::new(
-            Inner::<D> {
-                ty,
-                parent,
-                driver,
-                types: [ptr::null_mut()],
-                name,
-                data: ManuallyDrop::new(data),
-                _pin: PhantomPinned,
-            },
-            GFP_KERNEL,
-        )?;
+        // First, for an `Inner` that finds no room would not drop the data.
+        let room = KBox::<Inner<D>>::new_uninit(GFP_KERNEL)?;
+        let inner = Inner {
+            ty,
+            parent,
+            driver,
+            types: [ptr::null_mut()],
+            name,
+            data: ManuallyDrop::new(data),
+            _pin: PhantomPinned,
+        };
+        let mut inner = KBox::write(room, inner);
         inner.ty.sysfs_name = D::TYPE_NAME.as_char_ptr();
         inner.ty.pretty_name = D::PRETTY_NAME.as_char_ptr();
         inner.driver.device_api = D::DEVICE_API.as_char_ptr();
