@@ -51,10 +51,9 @@ require_cache() {
 }
 
 # emulator_died STATUS DIR: of a tools/vm with --out DIR. QEMU is gone, or stands
-# still and does not even take an interrupt that cannot be masked, though the
-# kernel neither panicked nor warned. Nested virtualisation under emulation does
-# that now and then; a fault of ours would do it again, so who asks tries again,
-# a few times.
+# still and does not answer on its own monitor either, though the kernel neither
+# panicked nor warned. Nested virtualisation under emulation does that now and then;
+# a fault of ours would do it again, so who asks tries again, a few times.
 emulator_died() {
 	[[ $1 == 125 || $1 == 126 ]] && ! grep -qE 'Kernel panic|BUG:|kernel BUG|Oops|WARNING:|UBSAN|stall' "$2/serial.log"
 }
