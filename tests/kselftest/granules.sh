@@ -57,6 +57,7 @@ given_up_with_the_strategy() {
 }
 
 setting=$(grep -o '\[.*\]' "$HUGE_PAGES" | tr -d '[]')
+trap 'echo "$setting" >"$HUGE_PAGES"' EXIT
 plan 9
 check "module loads" load_module
 check "Sluice takes the card" take_card || skip_rest "no card"
@@ -71,6 +72,5 @@ check "and found again" few_misses
 check "time in pinning is counted" eval '(($(stat_of pin_time_ns) > 0))'
 check "they go when the strategy does" given_up_with_the_strategy
 guest kill a
-echo "$setting" >"$HUGE_PAGES"
 comment "${notes[@]}"
 finish_slices

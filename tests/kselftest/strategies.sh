@@ -63,6 +63,7 @@ nothing_left() {
 }
 
 setting=$(grep -o '\[.*\]' "$HUGE_PAGES" | tr -d '[]')
+trap 'echo "$setting" >"$HUGE_PAGES"' EXIT
 plan $((10 + 5 * ${#STRATEGIES[@]}))
 check "module loads" load_module
 check "Sluice takes the card" take_card || skip_rest "no card"
@@ -86,6 +87,5 @@ check "guest still reaches the peer" guest_pings a "$PEER_IP" 3
 choose persistent
 guest kill a
 check "nothing stays pinned" wait_for 20 all_unpinned
-echo "$setting" >"$HUGE_PAGES"
 comment "${rates[@]}"
 finish_slices
