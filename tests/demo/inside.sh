@@ -133,6 +133,8 @@ tcp_guests() {
 	result="a to b $forth Mbit/s, b to a $back Mbit/s"
 }
 
+ATTACKS=(tx_neighbours_physical_page rx_kernel_code ring_outside_memory tx_wraps race_tx_address)
+
 # A client with a slice of its own breaks rules; guest a's ping must not miss a beat.
 hostile_client() {
 	local ping=/run/demo-ping pid name count log
@@ -140,12 +142,11 @@ hostile_client() {
 	export HOSTILE_A HOSTILE_B HOSTILE_PEER_IF=peer0 HOSTILE_PEER_NETNS=peer
 	in_guest a --timeout 100 "ping -i 0.5 -W 10 -w 90 -c 40 $PEER_IP" >$ping &
 	pid=$!
-	log=$(/build/hostile/hostile \
-		-r attacker.tx_neighbours_physical_page -r attacker.rx_kernel_code -r attacker.ring_outside_memory \
-		-r attacker.tx_wraps -r attacker.race_tx_address 2>&1)
+	log=$(/build/hostile/hostile "${ATTACKS[@]/#/-rattacker.persistent.}" 2>&1)
 	local status=$?
+	(($(grep -c '^ok' <<<"$log") == ${#ATTACKS[@]})) || status=1
 	wait "$pid" || status=1
-	grep -E '^(not )?ok' <<<"$log" | sed 's/^/          client: /; s/attacker\.//'
+	grep -E '^(not )?ok' <<<"$log" | sed 's/^/          client: /; s/attacker\.persistent\.//'
 	cd "$(slice_dir "$HOSTILE_A")/rejected" || return
 	for name in *; do
 		count=$(<"$name")

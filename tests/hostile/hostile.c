@@ -46,8 +46,21 @@ static uint64_t rng(void)
 	return rng_state;
 }
 
-static void attack_begins(struct __test_metadata *_metadata, struct vf *vf)
+/* How slices begin. */
+#define USUAL_STRATEGY	"persistent"
+
+static bool usual_strategy;
+
+/* Of @rounds of a race: all under the usual strategy, some under the others. */
+static unsigned int times(unsigned int rounds)
 {
+	return usual_strategy ? rounds : rounds / 4 + 1;
+}
+
+static void attack_begins(struct __test_metadata *_metadata, struct vf *vf, const char *strategy)
+{
+	usual_strategy = !strcmp(strategy, USUAL_STRATEGY);
+	ASSERT_EQ(0, set_slice(uuid_a, "strategy", strategy));
 	ASSERT_EQ(0, vf_open(vf, uuid_a));
 	ASSERT_EQ(0, vf_restart(vf));
 	rng_state ^= (uintptr_t)_metadata->name[0] << 32;
@@ -73,16 +86,47 @@ static void attack_ends(struct __test_metadata *_metadata, struct vf *vf)
 	vf_close(vf);
 }
 
+/*
+ * What deals with memory is tried under each mapping strategy. The name is the
+ * administrator's, in the slice's "strategy".
+ */
+#define EACH_STRATEGY(fixture) \
+FIXTURE_VARIANT(fixture) { \
+	const char *strategy; \
+}; \
+FIXTURE_VARIANT_ADD(fixture, persistent) { .strategy = "persistent" }; \
+FIXTURE_VARIANT_ADD(fixture, single_use) { .strategy = "single-use" }; \
+FIXTURE_VARIANT_ADD(fixture, shared) { .strategy = "shared" }; \
+FIXTURE_VARIANT_ADD(fixture, direct_map) { .strategy = "direct-map" }; \
+FIXTURE_VARIANT_ADD(fixture, copy) { .strategy = "copy" }
+
 FIXTURE(attacker) {
 	struct vf vf;
 };
 
+EACH_STRATEGY(attacker);
+
 FIXTURE_SETUP(attacker)
 {
-	attack_begins(_metadata, &self->vf);
+	attack_begins(_metadata, &self->vf, variant->strategy);
 }
 
 FIXTURE_TEARDOWN(attacker)
+{
+	attack_ends(_metadata, &self->vf);
+}
+
+/* Registers, interrupts, files: whatever the strategy. */
+FIXTURE(intruder) {
+	struct vf vf;
+};
+
+FIXTURE_SETUP(intruder)
+{
+	attack_begins(_metadata, &self->vf, USUAL_STRATEGY);
+}
+
+FIXTURE_TEARDOWN(intruder)
 {
 	attack_ends(_metadata, &self->vf);
 }
@@ -92,9 +136,11 @@ FIXTURE(memory_gone) {
 	struct vf vf;
 };
 
+EACH_STRATEGY(memory_gone);
+
 FIXTURE_SETUP(memory_gone)
 {
-	attack_begins(_metadata, &self->vf);
+	attack_begins(_metadata, &self->vf, variant->strategy);
 }
 
 FIXTURE_TEARDOWN(memory_gone)

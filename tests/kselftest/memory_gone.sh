@@ -17,6 +17,6 @@ modprobe -q fuse
 HOSTILE_A=$(new_slice) HOSTILE_B=$(new_slice) HOSTILE_C=$(new_slice) HOSTILE_PCI=$NIC
 export HOSTILE_A HOSTILE_B HOSTILE_C HOSTILE_PCI HOSTILE_PEER_IF=peer0 HOSTILE_PEER_NETNS=peer
 
-# Tests may be named: -t kinds_of_memory
-(($#)) || set -- -f memory_gone
+# Tests may be named: -r memory_gone.copy.kinds_of_memory; under all strategies: -f memory_gone
+(($#)) || set -- -F attacker -F intruder -v persistent
 exec "/build/hostile/hostile" "$@"

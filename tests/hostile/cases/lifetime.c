@@ -31,7 +31,7 @@ TEST_F_TIMEOUT(attacker, reset_in_traffic, TIMEOUT_S)
 	struct vf *vf = &self->vf;
 
 	neighbour_flood(nb, vf->mac);
-	for (unsigned int i = 0; i < RESETS; i++) {
+	for (unsigned int i = 0; i < times(RESETS); i++) {
 		post_some(vf);
 		EXPECT_TRUE(neighbour_flooded(nb, rng() % 8));
 		ASSERT_EQ(0, vfio_reset(&vf->dev));
@@ -50,7 +50,7 @@ TEST_F_TIMEOUT(attacker, guest_reset_in_traffic, TIMEOUT_S)
 	struct vf *vf = &self->vf;
 
 	neighbour_flood(nb, vf->mac);
-	for (unsigned int i = 0; i < RESETS; i++) {
+	for (unsigned int i = 0; i < times(RESETS); i++) {
 		post_some(vf);
 		vf_write(vf, VF_CTRL, VF_CTRL_RST);
 		memset(vf->ram, 0x5a, VF_RAM_BYTES);
@@ -113,7 +113,7 @@ TEST_F_TIMEOUT(attacker, close_in_traffic, TIMEOUT_S)
 
 	memcpy(mac, vf->mac, sizeof(mac));
 	neighbour_flood(nb, mac);
-	for (unsigned int i = 0; i < 20; i++) {
+	for (unsigned int i = 0; i < times(20); i++) {
 		uint8_t *ram;
 
 		post_some(vf);
@@ -135,7 +135,7 @@ TEST_F_TIMEOUT(attacker, close_device_only, TIMEOUT_S)
 	struct vf *vf = &self->vf;
 
 	neighbour_flood(nb, vf->mac);
-	for (unsigned int i = 0; i < 20; i++) {
+	for (unsigned int i = 0; i < times(20); i++) {
 		post_some(vf);
 		EXPECT_TRUE(neighbour_flooded(nb, 4));
 		close(vf->dev.device);
@@ -154,7 +154,7 @@ TEST_F_TIMEOUT(attacker, killed_at_random, TIMEOUT_S)
 
 	neighbour_flood(nb, vf->mac);
 	vf_close(vf);
-	for (unsigned int i = 0; i < KILLS; i++) {
+	for (unsigned int i = 0; i < times(KILLS); i++) {
 		pid_t child;
 		int status;
 

@@ -115,7 +115,7 @@ TEST_F_TIMEOUT(memory_gone, limit_does_not_fill_the_log, TIMEOUT_S)
 
 	vf_close(vf);
 	limit_locked_pages(_metadata, 1024);
-	EXPECT_EQ(0, set_slice(uuid_a, "strategy", "persistent"));
+	EXPECT_EQ(0, set_slice(uuid_a, "strategy", variant->strategy));
 	ASSERT_EQ(0, vf_open(vf, uuid_a));
 }
 

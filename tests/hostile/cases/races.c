@@ -61,7 +61,7 @@ static void race_transmit(struct __test_metadata *_metadata, struct vf *vf, unsi
 
 	put_frame(vf, VF_TX_BUF, FRAME_BYTES);
 	start_flipping(&f, vf_desc(vf, &vf->tx, 0) + which, good, bad);
-	for (unsigned int round = 0; round < RACE_ROUNDS; round++) {
+	for (unsigned int round = 0; round < times(RACE_ROUNDS); round++) {
 		uint64_t seen = rejections_all(uuid_a);
 		uint64_t end = now_ms() + VF_QUIET_MS;
 		volatile uint64_t *desc = vf_desc(vf, &vf->tx, 0);
@@ -82,7 +82,7 @@ static void race_transmit(struct __test_metadata *_metadata, struct vf *vf, unsi
 	stop_flipping(_metadata, &f);
 	TH_LOG("%llu flips, %llu of %u rounds refused, %llu not",
 	       (unsigned long long)f.flips, (unsigned long long)(rejections_all(uuid_a) - before),
-	       RACE_ROUNDS, (unsigned long long)sent);
+	       times(RACE_ROUNDS), (unsigned long long)sent);
 }
 
 TEST_F_TIMEOUT(attacker, race_tx_address, TIMEOUT_S)
@@ -118,7 +118,7 @@ TEST_F_TIMEOUT(attacker, race_rx_address, TIMEOUT_S)
 
 	neighbour_flood(nb, vf->mac);
 	start_flipping(&f, vf_desc(vf, &vf->rx, 0), VF_RX_BUF, foreign_address());
-	for (unsigned int round = 0; round < RACE_ROUNDS / 2; round++) {
+	for (unsigned int round = 0; round < times(RACE_ROUNDS / 2); round++) {
 		ASSERT_EQ(0, vfio_reset(&vf->dev));
 		ASSERT_EQ(0, vf_handshake(vf));
 		vf_write(vf, vf->rx.base + VF_SRRCTL, VF_SRRCTL_ONEBUF | VF_SRRCTL_DROP | VF_SRRCTL_2K);
@@ -154,7 +154,7 @@ TEST_F_TIMEOUT(attacker, race_ring_of_noise, TIMEOUT_S)
 
 	put_frame(vf, VF_TX_BUF, FRAME_BYTES);
 	ASSERT_EQ(0, pthread_create(&f.thread, NULL, scribble, &f));
-	for (unsigned int round = 0; round < RACE_ROUNDS; round++) {
+	for (unsigned int round = 0; round < times(RACE_ROUNDS); round++) {
 		for (unsigned int i = 0; i < 32; i++)
 			vf_write(vf, vf->tx.base + VF_TAIL, rng() % VF_RING_SLOTS);
 		ASSERT_EQ(0, vfio_reset(&vf->dev));

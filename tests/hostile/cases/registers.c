@@ -22,17 +22,17 @@ static void poke_region(struct vf *vf, uint32_t region, unsigned int step)
 	}
 }
 
-TEST_F_TIMEOUT(attacker, regs_bar0, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, regs_bar0, TIMEOUT_S)
 {
 	poke_region(&self->vf, VFIO_PCI_BAR0_REGION_INDEX, 4);
 }
 
-TEST_F_TIMEOUT(attacker, regs_bar0_unaligned, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, regs_bar0_unaligned, TIMEOUT_S)
 {
 	poke_region(&self->vf, VFIO_PCI_BAR0_REGION_INDEX, 7);
 }
 
-TEST_F_TIMEOUT(attacker, regs_bar0_at_random, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, regs_bar0_at_random, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;
 
@@ -42,12 +42,12 @@ TEST_F_TIMEOUT(attacker, regs_bar0_at_random, TIMEOUT_S)
 		     i & 1 ? rng() : rng() % VF_RAM_BYTES, 4);
 }
 
-TEST_F_TIMEOUT(attacker, regs_msix, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, regs_msix, TIMEOUT_S)
 {
 	poke_region(&self->vf, VFIO_PCI_BAR3_REGION_INDEX, 4);
 }
 
-TEST_F_TIMEOUT(attacker, regs_config, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, regs_config, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;
 	uint32_t id = 0;
@@ -57,14 +57,14 @@ TEST_F_TIMEOUT(attacker, regs_config, TIMEOUT_S)
 	EXPECT_EQ(0x10ca8086u, id);
 }
 
-TEST_F_TIMEOUT(attacker, regs_every_region, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, regs_every_region, TIMEOUT_S)
 {
 	for (uint32_t i = 0; i < VFIO_PCI_NUM_REGIONS; i++)
 		poke_region(&self->vf, i, 64);
 }
 
 /* At and past the end of a region, across it, and at offsets of no region. */
-TEST_F_TIMEOUT(attacker, regs_past_the_end, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, regs_past_the_end, TIMEOUT_S)
 {
 	struct vfio_dev *dev = &self->vf.dev;
 	void *volatile nowhere = NULL;
@@ -92,7 +92,7 @@ TEST_F_TIMEOUT(attacker, regs_past_the_end, TIMEOUT_S)
 }
 
 /* Only what the module offers can be mapped, and never beyond its region. */
-TEST_F_TIMEOUT(attacker, regs_mmap, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, regs_mmap, TIMEOUT_S)
 {
 	struct vfio_dev *dev = &self->vf.dev;
 
@@ -124,7 +124,7 @@ static uint32_t answer_to(struct __test_metadata *_metadata, struct vf *vf, uint
 	return msg[0];
 }
 
-TEST_F_TIMEOUT(attacker, mailbox_takes_no_other_mac, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, mailbox_takes_no_other_mac, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;
 	uint32_t mac[2] = { 0 };
@@ -137,14 +137,14 @@ TEST_F_TIMEOUT(attacker, mailbox_takes_no_other_mac, TIMEOUT_S)
 	EXPECT_TRUE(refused(answer_to(_metadata, vf, VF_MSG_SET_MAC, 0, 0)));
 }
 
-TEST_F_TIMEOUT(attacker, mailbox_unknown_messages, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, mailbox_unknown_messages, TIMEOUT_S)
 {
 	/* 6 is the promiscuous modes. */
 	for (uint32_t type = 7; type < 0x100; type++)
 		EXPECT_TRUE(refused(answer_to(_metadata, &self->vf, type, rng(), rng())));
 }
 
-TEST_F_TIMEOUT(attacker, mailbox_bad_arguments, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, mailbox_bad_arguments, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;
 
@@ -161,7 +161,7 @@ TEST_F_TIMEOUT(attacker, mailbox_bad_arguments, TIMEOUT_S)
 		answer_to(_metadata, vf, VF_MSG_SET_VLAN, vid, 0);
 }
 
-TEST_F_TIMEOUT(attacker, mailbox_random, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, mailbox_random, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;
 

@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-TEST_F_TIMEOUT(attacker, opened_twice, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, opened_twice, TIMEOUT_S)
 {
 	struct vfio_dev second;
 
@@ -17,7 +17,7 @@ TEST_F_TIMEOUT(attacker, opened_twice, TIMEOUT_S)
 }
 
 /* Two descriptors of one open: closing one leaves the other working. */
-TEST_F_TIMEOUT(attacker, device_descriptor_twice, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, device_descriptor_twice, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;
 	int fd = ioctl(vf->dev.group, VFIO_GROUP_GET_DEVICE_FD, uuid_a);
@@ -31,14 +31,14 @@ TEST_F_TIMEOUT(attacker, device_descriptor_twice, TIMEOUT_S)
 	expect_sent(_metadata, vf, VF_TX_BUF, SIMPLE(FRAME_BYTES));
 }
 
-TEST_F_TIMEOUT(attacker, device_of_another_group, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, device_of_another_group, TIMEOUT_S)
 {
 	EXPECT_EQ(-1, ioctl(self->vf.dev.group, VFIO_GROUP_GET_DEVICE_FD, getenv("HOSTILE_B")));
 	EXPECT_EQ(-1, ioctl(self->vf.dev.group, VFIO_GROUP_GET_DEVICE_FD, "no such device"));
 	EXPECT_EQ(-1, ioctl(self->vf.dev.group, VFIO_GROUP_GET_DEVICE_FD, NULL));
 }
 
-TEST_F_TIMEOUT(attacker, ioctl_short_arguments, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, ioctl_short_arguments, TIMEOUT_S)
 {
 	static const unsigned long requests[] = {
 		VFIO_DEVICE_GET_INFO, VFIO_DEVICE_GET_REGION_INFO, VFIO_DEVICE_GET_IRQ_INFO, VFIO_DEVICE_SET_IRQS,
@@ -58,7 +58,7 @@ TEST_F_TIMEOUT(attacker, ioctl_short_arguments, TIMEOUT_S)
 	}
 }
 
-TEST_F_TIMEOUT(attacker, ioctl_indices_out_of_range, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, ioctl_indices_out_of_range, TIMEOUT_S)
 {
 	static const uint32_t bad[] = { VFIO_PCI_NUM_REGIONS, 100, 0x7fffffff, 0x80000000, UINT32_MAX };
 	int fd = self->vf.dev.device;
@@ -74,7 +74,7 @@ TEST_F_TIMEOUT(attacker, ioctl_indices_out_of_range, TIMEOUT_S)
 	}
 }
 
-TEST_F_TIMEOUT(attacker, ioctl_unknown, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, ioctl_unknown, TIMEOUT_S)
 {
 	uint32_t arg[256] = { sizeof(arg) };
 
@@ -115,7 +115,7 @@ static int set_irqs(int device, const struct irq_case *c)
 	return ioctl(device, VFIO_DEVICE_SET_IRQS, &arg);
 }
 
-TEST_F_TIMEOUT(attacker, irqs_bad_arguments, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, irqs_bad_arguments, TIMEOUT_S)
 {
 	const uint32_t fds = VFIO_IRQ_SET_DATA_EVENTFD, trigger = VFIO_IRQ_SET_ACTION_TRIGGER;
 	const uint32_t size = sizeof(struct vfio_irq_set), msix = VFIO_PCI_MSIX_IRQ_INDEX;
@@ -160,7 +160,7 @@ TEST_F_TIMEOUT(attacker, irqs_bad_arguments, TIMEOUT_S)
 	EXPECT_EQ(0, vfio_irqs_off(&self->vf.dev));
 }
 
-TEST_F_TIMEOUT(attacker, irqs_random_arguments, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, irqs_random_arguments, TIMEOUT_S)
 {
 	int good = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
@@ -178,7 +178,7 @@ TEST_F_TIMEOUT(attacker, irqs_random_arguments, TIMEOUT_S)
 }
 
 /* A signal comes when asked for, and to nobody after it was taken back. */
-TEST_F_TIMEOUT(attacker, irqs_only_where_asked, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, irqs_only_where_asked, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;
 	struct pollfd pfd = { .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .events = POLLIN };
@@ -205,7 +205,7 @@ TEST_F_TIMEOUT(attacker, irqs_only_where_asked, TIMEOUT_S)
 }
 
 /* An eventfd that nobody reads and whose counter is full does not hold up anything. */
-TEST_F_TIMEOUT(attacker, irqs_full_eventfd, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, irqs_full_eventfd, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;
 	int fd = eventfd(0, EFD_CLOEXEC);

@@ -34,7 +34,7 @@ static void watch(struct __test_metadata *_metadata, int fd)
 }
 
 /* Signals that take long are made by the slice's helper, and not by who serves the neighbour. */
-TEST_F_TIMEOUT(attacker, irqs_with_many_watchers, TIMEOUT_S)
+TEST_F_TIMEOUT(intruder, irqs_with_many_watchers, TIMEOUT_S)
 {
 	struct vf *vf = &self->vf;
 	struct pollfd pfd = { .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .events = POLLIN };
