@@ -5,6 +5,7 @@
 
 mod adversary;
 mod fairness;
+mod faults;
 mod frame;
 mod granules;
 mod hardware;

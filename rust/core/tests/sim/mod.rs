@@ -13,6 +13,7 @@
 #![allow(dead_code)] // Each test uses its part.
 
 pub mod bench;
+pub mod faults;
 pub mod frames;
 pub mod guest;
 pub mod nic;
@@ -40,6 +41,7 @@ use sluice_core::slice::{
     Limits, //
 };
 
+use faults::Fault;
 use nic::Dir;
 use world::World;
 
@@ -63,10 +65,10 @@ impl Alloc for StdAlloc {
     type Buf<T> = Box<[T]>;
     type Box<T> = Box<T>;
     fn boxed<T>(value: T) -> Option<Box<T>> {
-        Some(Box::new(value))
+        (!faults::fails(Fault::Alloc)).then(|| Box::new(value))
     }
     fn filled<T>(len: usize, make: impl FnMut(usize) -> T) -> Option<Box<[T]>> {
-        Some((0..len).map(make).collect())
+        (!faults::fails(Fault::Alloc)).then(|| (0..len).map(make).collect())
     }
 }
 
@@ -140,6 +142,9 @@ pub struct SimPinner(Shared);
 impl Pinner for SimPinner {
     type Page = SimPage;
     fn pin(&mut self, page: GuestPage, access: Access) -> Result<SimPage, PinError> {
+        if let Some(error) = faults::pin_fails() {
+            return Err(error);
+        }
         let frame = self.0.borrow_mut().pin(page, access)?;
         Ok(SimPage {
             world: self.0.clone(),
@@ -149,6 +154,9 @@ impl Pinner for SimPinner {
         })
     }
     fn pin_granule(&mut self, first: GuestPage, access: Access) -> Result<SimPage, NoGranule> {
+        if faults::fails(Fault::Granule) {
+            return Err(NoGranule::Refused);
+        }
         let frame = self.0.borrow_mut().pin_granule(first, access)?;
         Ok(SimPage {
             world: self.0.clone(),

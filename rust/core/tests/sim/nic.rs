@@ -11,6 +11,10 @@ use sluice_core::platform::{
     RxLayout, //
 };
 
+use super::faults::{
+    self,
+    Fault, //
+};
 use super::world::World;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +190,9 @@ impl World {
         if let Some(error) = self.queue(dir).dead {
             return Err(error);
         }
+        if faults::fails(Fault::Start) {
+            return Err(HwError::Timeout);
+        }
         let old = self.queue(dir);
         let (stuck, doorbells) = (old.stuck, old.doorbells);
         self.missed += old.backlog.iter().filter(|chunk| chunk.last).count() as u64;
@@ -204,7 +211,8 @@ impl World {
             self.queue_mut(dir).enabled = false;
             return Ok(());
         }
-        if let Some(error) = self.queue(dir).stuck {
+        let late = faults::fails(Fault::Stop).then_some(HwError::Timeout);
+        if let Some(error) = self.queue(dir).stuck.or(late) {
             // Whatever it holds it may use for ever.
             let queue = self.queue(dir);
             let RxLayout {

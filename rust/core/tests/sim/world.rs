@@ -16,6 +16,10 @@ use sluice_core::platform::{
     PinError, //
 };
 
+use super::faults::{
+    self,
+    Fault, //
+};
 use super::nic::{
     Dir,
     Queue, //
@@ -210,7 +214,7 @@ impl World {
 
     pub(super) fn reserve_bounce(&mut self, dir: Dir, slots: u16) -> bool {
         while self.bounce[dir as usize].len() < slots.into() {
-            if self.no_memory {
+            if self.no_memory || faults::fails(Fault::Buffer) {
                 return false;
             }
             let first = self.frames.len();
