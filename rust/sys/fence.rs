@@ -149,3 +149,107 @@ impl Drop for Returns {
         unsafe { bindings::sluice_wait_for_returns() };
     }
 }
+
+#[kunit_tests(sluice_fence)]
+mod tests {
+    use kernel::{
+        prelude::*,
+        sync::{
+            atomic::Relaxed,
+            Arc, //
+        }, //
+    };
+    use sluice_core::{
+        addr::{
+            GuestPage,
+            PAGE_SIZE, //
+        },
+        handover::Bar, //
+    };
+
+    use super::{
+        lift,
+        Fence,
+        BARRED, //
+    };
+
+    fn bars(fence: &Fence, number: u64) -> bool {
+        fence.bars(GuestPage::new(number))
+    }
+
+    fn lifted(fence: &Arc<Fence>) {
+        let data = Arc::into_raw(fence.clone());
+        // SAFETY: The reference was made for this call.
+        unsafe { lift(data.cast_mut().cast()) };
+    }
+
+    // What is barred here is lifted before anything is asserted: what fails never returns, and
+    // no slice could be opened any more.
+
+    /// These tests run in a kernel thread, which never returns to user space.
+    #[test]
+    fn a_bar_that_nobody_lifts_stays() -> Result {
+        let before = BARRED.load(Relaxed);
+        let fence = Fence::new()?;
+        let free = fence.wait();
+        fence.raise(PAGE_SIZE + 1, PAGE_SIZE);
+        let barred = [0, 1, 2, 3].map(|number| bars(&fence, number));
+        let count = BARRED.load(Relaxed);
+        let waited = fence.wait();
+        lifted(&fence);
+        assert_eq!(free, Ok(()));
+        assert_eq!(barred, [false, true, true, false]);
+        assert_eq!(count, before + 1);
+        assert_eq!(waited, Err(EBUSY));
+        assert!(!bars(&fence, 1) && !bars(&fence, 2));
+        assert_eq!(BARRED.load(Relaxed), before);
+        assert_eq!(fence.wait(), Ok(()));
+        Ok(())
+    }
+
+    /// The bars of one thread are lifted together, those of another stay; a fence counts once.
+    #[test]
+    fn a_thread_lifts_its_own_bars() -> Result {
+        let before = BARRED.load(Relaxed);
+        let fence = Fence::new()?;
+        fence.raise(0, PAGE_SIZE);
+        fence.raise(3 * PAGE_SIZE, PAGE_SIZE);
+        let other = 1;
+        fence.bars.lock().put(Bar::new(u64::MAX, 1, other));
+        fence.raise(5 * PAGE_SIZE, PAGE_SIZE);
+        let last = u64::MAX / PAGE_SIZE;
+        let barred = [0, 3, 5, 6, last].map(|number| bars(&fence, number));
+        let counts = BARRED.load(Relaxed) - before;
+        lifted(&fence);
+        let left = [0, 3, 5, last].map(|number| bars(&fence, number));
+        let counts_left = BARRED.load(Relaxed) - before;
+        fence.bars.lock().lift(other);
+        if counts_left > 0 {
+            BARRED.add(-1, Relaxed);
+        }
+        assert_eq!(barred, [true, true, true, false, true]);
+        assert_eq!(left, [false, false, false, true]);
+        assert_eq!((counts, counts_left), (1, 1));
+        Ok(())
+    }
+
+    /// Where too much is barred in other slices, none is opened, and all are when that is over.
+    #[test]
+    fn slices_wait_for_one_another() -> Result {
+        let fence = Fence::new()?;
+        let mut others = KVec::new();
+        for _ in 0..8 {
+            others.push(Fence::new()?, GFP_KERNEL)?;
+        }
+        for other in others.iter() {
+            other.raise(0, PAGE_SIZE);
+        }
+        let waited = fence.wait();
+        for other in others.iter() {
+            lifted(other);
+        }
+        assert_eq!(waited, Err(EBUSY));
+        assert_eq!(fence.wait(), Ok(()));
+        Ok(())
+    }
+}

@@ -126,3 +126,161 @@ unsafe extern "C" fn call<F: Fn() -> bool>(data: *mut c_void) -> bool {
     let is_ready = unsafe { &*data.cast_const().cast::<F>() };
     is_ready()
 }
+
+#[kunit_tests(sluice_thread)]
+mod tests {
+    use kernel::{
+        prelude::*,
+        sync::{
+            atomic::{
+                Atomic,
+                Full,
+                Relaxed, //
+            },
+            Arc, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        }, //
+    };
+
+    use super::{
+        super::time::now_ns,
+        Body,
+        Current,
+        Thread, //
+    };
+
+    /// A condition is looked at so often, a millisecond or more apart.
+    const LOOKS: u32 = 60_000;
+
+    fn comes(what: impl Fn() -> bool) -> bool {
+        for _ in 0..LOOKS {
+            if what() {
+                return true;
+            }
+            fsleep(Delta::from_millis(1));
+        }
+        false
+    }
+
+    /// Sleeps until there is work. Between having found none and sleeping it waits until there is, and the waker is through.
+    struct Unlucky {
+        work: Atomic<i32>,
+        looked: Atomic<i32>,
+        woken: Atomic<i32>,
+        done: Atomic<i32>,
+        ended: Atomic<i32>,
+    }
+
+    impl Unlucky {
+        fn new() -> Result<Arc<Self>> {
+            let unlucky = Self {
+                work: Atomic::new(0),
+                looked: Atomic::new(0),
+                woken: Atomic::new(0),
+                done: Atomic::new(0),
+                ended: Atomic::new(0),
+            };
+            Ok(Arc::new(unlucky, GFP_KERNEL)?)
+        }
+
+        /// What there was before the waker came. Asked between marking the thread as sleeping and sleeping:
+        /// nothing here may sleep.
+        fn is_ready(&self) -> bool {
+            let work = self.work.load(Relaxed);
+            if work == 0 {
+                self.looked.store(1, Relaxed);
+                let begin_ns = now_ns();
+                while self.woken.load(Relaxed) == 0 && now_ns() - begin_ns < 2_000_000_000 {
+                    core::hint::spin_loop();
+                }
+            }
+            work != 0
+        }
+    }
+
+    impl Body for Unlucky {
+        fn run(&self, current: &Current) {
+            while !current.should_stop() {
+                current.park(None, || self.is_ready());
+                self.done.add(self.work.xchg(0, Full), Relaxed);
+            }
+            self.ended.store(1, Relaxed);
+        }
+    }
+
+    /// Whoever wakes the thread after it has looked and before it sleeps is not missed, although it has no
+    /// deadline.
+    #[test]
+    fn no_wakeup_is_missed() -> Result {
+        let unlucky = Unlucky::new()?;
+        let (looked, done) = {
+            // Ended before anything is asserted: what fails never returns.
+            let thread = Thread::run(c"sluice-kunit", unlucky.clone())?;
+            let looked = comes(|| unlucky.looked.load(Relaxed) != 0);
+            unlucky.work.store(1, Relaxed);
+            thread.task().wake_up();
+            unlucky.woken.store(1, Relaxed);
+            (looked, comes(|| unlucky.done.load(Relaxed) == 1))
+        };
+        assert!(looked);
+        assert!(done);
+        Ok(())
+    }
+
+    /// Sleeps until a deadline that is ahead.
+    struct Dreamer {
+        slept: Atomic<i32>,
+        early: Atomic<i32>,
+    }
+
+    impl Body for Dreamer {
+        fn run(&self, current: &Current) {
+            while !current.should_stop() {
+                let deadline_ns = now_ns() + 1_000_000;
+                current.park(Some(deadline_ns), || false);
+                let word = if now_ns() < deadline_ns && !current.should_stop() {
+                    &self.early
+                } else {
+                    &self.slept
+                };
+                word.add(1, Relaxed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_deadline_ends_the_sleep() -> Result {
+        let dreamer = Dreamer {
+            slept: Atomic::new(0),
+            early: Atomic::new(0),
+        };
+        let dreamer = Arc::new(dreamer, GFP_KERNEL)?;
+        let slept = {
+            let _thread = Thread::run(c"sluice-kunit", dreamer.clone())?;
+            comes(|| dreamer.slept.load(Relaxed) >= 3)
+        };
+        assert!(slept);
+        // Nobody wakes it but its deadline, and the end.
+        assert_eq!(dreamer.early.load(Relaxed), 0);
+        Ok(())
+    }
+
+    /// Dropping the thread wakes it, also if it is about to sleep, and waits for its end.
+    #[test]
+    fn dropping_waits_for_the_end() -> Result {
+        for _ in 0..50 {
+            let unlucky = Unlucky::new()?;
+            unlucky.woken.store(1, Relaxed);
+            let thread = Thread::run(c"sluice-kunit", unlucky.clone())?;
+            // Else it may be stopped before its function begins.
+            let looked = comes(|| unlucky.looked.load(Relaxed) != 0);
+            drop(thread);
+            assert!(looked);
+            assert_eq!(unlucky.ended.load(Relaxed), 1);
+        }
+        Ok(())
+    }
+}
