@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 150
-# vm: --hotplug
+# vm: --hotplug --kernel-args pcie_ports=native
 # The bus fails under traffic; somebody resets the function.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh
