@@ -274,32 +274,35 @@ impl Irq {
         }
     }
 
+    /// From when on a vector may fire.
+    fn open_ns(&self, vector: u8) -> u64 {
+        let index = usize::from(vector);
+        let asked_ns = self.eitr.get(index).map_or(0, |&eitr| interval_ns(eitr));
+        let gap_ns = asked_ns.max(self.cost_ns(vector));
+        let last_ns = self.last_ns.get(index).copied().flatten();
+        last_ns.map_or(0, |last| last.saturating_add(gap_ns))
+    }
+
     /// Decides which vectors fire at `now_ns` and applies auto-clear and auto-mask to them.
     pub fn take(&mut self, now_ns: u64) -> Signals {
-        let due = self.due();
-        let mut fired = 0;
-        let mut deadline_ns: Option<u64> = None;
-        let costs_ns: [u64; VECTORS as usize] = [self.cost_ns(0), self.cost_ns(1), self.cost_ns(2)];
-        let gaps_ns = self.eitr.iter().zip(costs_ns);
-        for (vector, ((eitr, cost_ns), last_ns)) in gaps_ns.zip(&mut self.last_ns).enumerate() {
-            let bit = 1 << vector;
-            if due & bit == 0 {
-                continue;
-            }
+        let due = VectorMask(self.due());
+        for last_ns in &mut self.last_ns {
             // A clock that ran backwards costs no more than one interval.
             *last_ns = last_ns.map(|last| last.min(now_ns));
-            let gap_ns = interval_ns(*eitr).max(cost_ns);
-            let open_ns = last_ns.map_or(0, |last| last.saturating_add(gap_ns));
-            if now_ns >= open_ns {
-                fired |= bit;
+        }
+        let open = |vector: &u8| now_ns >= self.open_ns(*vector);
+        let fired = due.iter().filter(open).fold(0, |set, v| set | 1 << v);
+        for vector in VectorMask(fired).iter() {
+            if let Some(last_ns) = self.last_ns.get_mut(usize::from(vector)) {
                 *last_ns = Some(now_ns);
-            } else {
-                deadline_ns = Some(deadline_ns.map_or(open_ns, |d| d.min(open_ns)));
+            }
+            if self.transmits(vector) {
+                self.gone_bytes = 0;
             }
         }
-        if (0..VECTORS).any(|vector| fired & (1 << vector) != 0 && self.transmits(vector)) {
-            self.gone_bytes = 0;
-        }
+        // After that: what the others cost may be more now.
+        let held = VectorMask(due.bits() & !fired);
+        let deadline_ns = held.iter().map(|vector| self.open_ns(vector)).min();
         self.sent |= fired;
         self.eicr &= !(fired & self.eiac);
         self.eims &= !(fired & self.eiam);

@@ -304,6 +304,37 @@ fn a_reset_does_not_escape_moderation() {
     assert_eq!(signals.deadline_ns, Some(interval_ns(0x7FFC)));
 }
 
+/// What one vector tells of is no reason any more not to hold the other one back.
+#[test]
+fn a_deadline_is_of_what_is_left_to_tell() {
+    let mut f = function();
+    write(&mut f, IVAR0, 0x8200_8100);
+    write(&mut f, EIAC, 7);
+    write(&mut f, EIAM, 7);
+    write(&mut f, EIMS, 7);
+    let raise = |f: &mut Function| {
+        f.raise(Cause::Tx0);
+        f.raise(Cause::Tx1);
+    };
+    raise(&mut f);
+    assert_eq!(fired(&mut f, 0), 6);
+    // An eighth of the time that it took is a round.
+    write(&mut f, EIMS, 7);
+    f.written(10_000);
+    write(&mut f, EITR + 4, 15 << 2);
+    f.add_stats(&Stats {
+        tx_bytes: TX_HELD_BYTES,
+        ..Stats::default()
+    });
+    raise(&mut f);
+    let signals = f.take_signals(10_001);
+    assert_eq!(signals.vectors.bits(), 4);
+    let cost_ns = TX_GAP_ROUNDS * 10_000 / 8;
+    assert_eq!(signals.deadline_ns, Some(cost_ns));
+    assert_eq!(fired(&mut f, cost_ns - 1), 0);
+    assert_eq!(fired(&mut f, cost_ns), 2);
+}
+
 #[test]
 fn without_bus_mastering_nothing_is_sent_or_lost() {
     let mut f = function();
