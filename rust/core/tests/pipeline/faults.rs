@@ -18,7 +18,10 @@ use crate::sim::guest::{
 };
 use crate::sim::SimMachine;
 use sluice_core::map::Strategy;
-use sluice_core::platform::PinError;
+use sluice_core::platform::{
+    NoGranule,
+    PinError, //
+};
 use sluice_core::slice::*;
 
 const PACKETS: u64 = 8;
@@ -42,7 +45,10 @@ fn enable(b: &mut Bench) {
 fn bring_up(b: &mut Bench) {
     b.master(true);
     b.write(CTRL, 1 << 26);
-    b.request(&[1]);
+    // As igbvf: reset, a multicast address, a VLAN, frames of that length.
+    for words in [&[1][..], &[3 | 1 << 16, 5], &[4 | 1 << 16, 7], &[5, 1522]] {
+        b.request(words);
+    }
     enable(b);
 }
 
@@ -249,7 +255,17 @@ fn pins_that_are_put_off() {
 
 #[test]
 fn granules() {
-    sweep(Fault::Granule, 1, 1);
+    sweep(Fault::Granule(NoGranule::Refused), 1, 1);
+}
+
+#[test]
+fn granules_that_are_put_off() {
+    sweep(Fault::Granule(NoGranule::Later), 1, 1);
+}
+
+#[test]
+fn filters_that_the_port_refuses() {
+    sweep(Fault::Port, 1, 8);
 }
 
 #[test]

@@ -4,6 +4,12 @@
 //! each refusal under its own name, and the rules for frames never behind what was granted.
 
 use crate::sim::bench::*;
+use crate::sim::faults::{
+    arm,
+    disarm,
+    Fault,
+    HowMany, //
+};
 use crate::sim::guest::{
     GuestRx,
     GuestTx,
@@ -228,6 +234,44 @@ fn vlans_that_may_be_joined() {
     }
 }
 
+/// What the port cannot do is refused, and asked for again it is granted: whatever it was.
+#[test]
+fn what_the_port_refuses() {
+    let policy = Policy {
+        macs: MacPolicy::Any,
+        ..Policy::default()
+    };
+    let cases: Vec<Case> = vec![
+        (
+            mac_message(SET_MAC, mac(9)).to_vec(),
+            Err(Refusal::MacUnavailable),
+        ),
+        (
+            mac_message(ADD_MAC, mac(10)).to_vec(),
+            Err(Refusal::MacUnavailable),
+        ),
+        (
+            vec![SET_MULTICAST | 1 << 16, 5],
+            Err(Refusal::MulticastLimit),
+        ),
+        (vec![JOIN_VLAN, 7], Err(Refusal::VlanUnavailable)),
+        (vec![LEAVE_VLAN, 7], Err(Refusal::VlanJoinDenied)),
+        (vec![SET_LPE, 9000], Err(Refusal::FrameLimit)),
+    ];
+    for (words, refused) in cases {
+        let reason = refused.expect_err("each is refused");
+        let mut b = Bench::with_policy(6, policy);
+        b.bring_up();
+        arm(Fault::Port, 0, HowMany::All);
+        assert_eq!(b.request(&words) & (ACK | NACK), NACK, "{words:x?}");
+        assert_eq!(disarm(), 1, "{words:x?}");
+        let counters = b.slice.function_counters();
+        assert_eq!(counters.refused(reason), 1, "{words:x?}");
+        assert_eq!(b.request(&words) & (ACK | NACK), ACK, "{words:x?}");
+        b.close();
+    }
+}
+
 #[test]
 fn multicast_and_broadcast() {
     let policy = Policy {
@@ -355,11 +399,15 @@ proptest! {
         let mut spoofs = 0;
         for _ in 0..300 {
             let wanted = mac(rng.within(1, 14) as u8);
+            // The port does not always do what it is asked for.
+            if rng.chance(20) {
+                arm(Fault::Port, 0, HowMany::One);
+            }
             match rng.below(20) {
                 0..=2 => {
                     let granted = b.request(&mac_message(SET_MAC, wanted)) & ACK != 0;
                     let more = added.iter().filter(|m| **m != wanted).count();
-                    prop_assert!(granted || more >= 8);
+                    prop_assert!(granted || more >= 8 || disarm() != 0);
                     if granted {
                         chosen = wanted;
                         added.retain(|mac| *mac != wanted);
@@ -371,7 +419,7 @@ proptest! {
                         added.push(wanted);
                     }
                     let all = added.len() + usize::from(chosen != MAC);
-                    prop_assert!(all <= 8 && (granted || all == 8));
+                    prop_assert!(all <= 8 && (granted || all == 8 || disarm() != 0));
                 }
                 6 => {
                     prop_assert_eq!(b.request(&[CLEAR_MACS, 0, 0]), CLEAR_MACS | ACK | CTS);
@@ -394,6 +442,7 @@ proptest! {
                     spoofs += u64::from(!may);
                 }
             }
+            disarm();
         }
         prop_assert_eq!(b.slice.stats().rejected(Rejection::SpoofedSource), spoofs);
         b.close();

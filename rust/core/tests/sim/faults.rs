@@ -5,7 +5,10 @@
 
 use std::cell::Cell;
 
-use sluice_core::platform::PinError;
+use sluice_core::platform::{
+    NoGranule,
+    PinError, //
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -13,13 +16,15 @@ pub enum Fault {
     Alloc,
     /// A page cannot be pinned, or not be mapped for the NIC.
     Pin(PinError),
-    Granule,
+    Granule(NoGranule),
     /// A host buffer.
     Buffer,
     /// The NIC does not say in time that a queue is on.
     Start,
     /// The same, off.
     Stop,
+    /// The port does not do what it can refuse.
+    Port,
 }
 
 /// How many fail, from the `n`-th on.
@@ -69,6 +74,14 @@ fn fails_if(is: impl Fn(Fault) -> bool) -> Option<Fault> {
 /// Such a call is made: whether it is to fail.
 pub fn fails(fault: Fault) -> bool {
     fails_if(|armed| armed == fault).is_some()
+}
+
+/// A granule is to be pinned: why it cannot be.
+pub fn granule_fails() -> Option<NoGranule> {
+    match fails_if(|armed| matches!(armed, Fault::Granule(_)))? {
+        Fault::Granule(why) => Some(why),
+        _ => None,
+    }
 }
 
 /// A page is to be pinned: why it cannot be.

@@ -154,8 +154,8 @@ impl Pinner for SimPinner {
         })
     }
     fn pin_granule(&mut self, first: GuestPage, access: Access) -> Result<SimPage, NoGranule> {
-        if faults::fails(Fault::Granule) {
-            return Err(NoGranule::Refused);
+        if let Some(why) = faults::granule_fails() {
+            return Err(why);
         }
         let frame = self.0.borrow_mut().pin_granule(first, access)?;
         Ok(SimPage {
@@ -257,6 +257,10 @@ pub struct SimPort {
 }
 
 impl SimPort {
+    fn refuses(&self) -> bool {
+        self.refuse || faults::fails(Fault::Port)
+    }
+
     /// An address that no slice gets.
     pub const TAKEN: MacAddr = MacAddr::new([0xba; 6]);
 }
@@ -266,19 +270,21 @@ impl Port for SimPort {
         self.link.filter(|_| !self.world.borrow().gone)
     }
     fn set_mac(&mut self, mac: MacAddr) -> bool {
-        if !self.refuse {
+        let refused = self.refuses();
+        if !refused {
             self.mac = mac;
         }
-        !self.refuse
+        !refused
     }
     fn set_multicast(&mut self, hashes: &[u16]) -> bool {
-        if !self.refuse {
+        let refused = self.refuses();
+        if !refused {
             self.multicast = hashes.to_vec();
         }
-        !self.refuse
+        !refused
     }
     fn set_vlan(&mut self, vid: u16, on: bool) -> bool {
-        if self.refuse {
+        if self.refuses() {
             return false;
         }
         self.vlans.retain(|v| *v != vid);
@@ -288,15 +294,18 @@ impl Port for SimPort {
         true
     }
     fn set_max_frame(&mut self, len_bytes: u16) -> bool {
-        if !self.refuse {
+        let refused = self.refuses();
+        if !refused {
             self.max_frame = len_bytes;
         }
-        !self.refuse
+        !refused
     }
     fn replace_mac(&mut self, old: Option<MacAddr>, new: Option<MacAddr>) -> bool {
         let kept = self.more_macs.iter().filter(|mac| Some(**mac) != old);
         let next: Vec<_> = kept.copied().chain(new).collect();
-        let refused = new.is_some_and(|mac| self.refuse || mac == Self::TAKEN) || next.len() > 8;
+        // To give an address back is never refused.
+        let unlucky = |mac| mac == Self::TAKEN || self.refuses();
+        let refused = new.is_some_and(unlucky) || next.len() > 8;
         if !refused {
             self.more_macs = next;
             self.world.borrow_mut().granted.extend(new);
