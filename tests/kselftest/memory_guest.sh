@@ -15,7 +15,7 @@ BALLOON=/tmp/virtio_balloon.ko
 # One guest at a time: see start_guests.
 start_guest() {
 	local module
-	module=$(modinfo -n virtio_balloon) || return
+	module=$(modinfo -k "$GUEST_RELEASE" -n virtio_balloon) || return
 	case $module in
 	*.xz) xz -dc "$module" >"$BALLOON" ;;
 	*.zst) zstd -dqc "$module" >"$BALLOON" ;;
