@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 150
 # vm: --hotplug --kernel-args pcie_ports=native
+# machine: own
 # The bus fails under traffic; somebody resets the function.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 150
 # vm: --hotplug
+# machine: own
 # The card leaves, or stops to answer, while slices carry traffic.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh
