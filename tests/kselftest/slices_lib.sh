@@ -215,8 +215,10 @@ sys.exit(rate <= 0)'
 # tcp GUEST IP [SECONDS] [-R]: Mbit/s between the guest and an iperf3 server at IP.
 # A server that is not done with its last client is busy, and says so or hangs up.
 tcp() {
-	local result end=$((SECONDS + 60 * ${SLUICE_TIME_SCALE:-1})) busy='server is busy|unable to send control message'
-	until result=$(in_guest "$1" --timeout $((${3:-3} + 60)) "iperf3 -c $2 -t ${3:-3} ${4:-} -J --connect-timeout 20000")
+	local result seconds=$((${3:-3} * ${SLUICE_TIME_SCALE:-1}))
+	local busy='server is busy|unable to send control|control socket has closed'
+	local end=$((SECONDS + 60 * ${SLUICE_TIME_SCALE:-1}))
+	until result=$(in_guest "$1" --timeout $((seconds + 60)) "iperf3 -c $2 -t $seconds ${4:-} -J --connect-timeout 20000")
 		[[ ! $result =~ $busy ]] || ((SECONDS >= end)); do
 		sleep 1
 	done
