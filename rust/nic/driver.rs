@@ -163,7 +163,9 @@ impl<F: Frontend> pci::Driver for Driver<F> {
     fn unbind<'bound>(pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
         let running = this.running.lock().take();
         if let Some(running) = &running {
-            // If the card is gone, all slices learn of it now, whichever VMM is waited for first.
+            // All slices learn of it now, whichever VMM is waited for first: that the card is gone, or at
+            // the first request that it is wanted back.
+            running.nic.leave();
             running.nic.look();
         }
         drop(running);

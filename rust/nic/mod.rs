@@ -40,7 +40,8 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
-            Full, //
+            Full,
+            Relaxed, //
         },
         Arc,
         Mutex, //
@@ -92,6 +93,8 @@ pub(crate) struct Nic {
     mailbox: Arc<Mailbox>,
     /// The slices know that the port is lost.
     told: Atomic<bool>,
+    /// The administrator wants the card back.
+    leaving: Atomic<bool>,
     #[pin]
     control: Mutex<Control>,
 }
@@ -141,6 +144,7 @@ impl Nic {
                 rings,
                 mailbox,
                 told: Atomic::new(false),
+                leaving: Atomic::new(false),
                 control <- new_mutex!(Control::new(*mac)),
             }),
             GFP_KERNEL,
@@ -203,6 +207,26 @@ impl Nic {
     }
 
     /// Ends [`Self::attach`]. A poll that has begun may still run when this returns.
+    /// The administrator wants the card back. From now on nobody is to begin to use a slice.
+    fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+    }
+
+    /// Whether the administrator wants the whole card back, rather than a slice.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
+    /// Tells all slices in use that the hardware is wanted back.
+    pub(crate) fn ask(&self) {
+        self.mailbox.ask();
+    }
+
+    /// Takes the hardware from all slices in use.
+    pub(crate) fn withdraw(&self) {
+        self.mailbox.withdraw();
+    }
+
     pub(crate) fn detach(&self, pool: PoolId) {
         self.mailbox.detach(pool);
     }

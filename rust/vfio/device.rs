@@ -371,6 +371,9 @@ impl Operations for SliceDev {
         state.leaked_before = state.slice.map_stats().leaked;
         state.helper = Some(helper);
         // A change after it was looked at, and before this is attached, is nobody else's to tell.
+        if this.nic.is_leaving() {
+            return Err(ENODEV);
+        }
         this.link_pending.store(true, Relaxed);
         this.nic.attach(this.pool, Arc::<Self>::from(this));
         // Those that were attached when the NIC was lost have been told; from here on this is one.
@@ -446,6 +449,11 @@ impl Operations for SliceDev {
                 if asked {
                     "asked the VMM"
                 } else {
+        // VFIO waits for one slice after the other. The VMMs of a whole card are not to wait for each other.
+        let all = self.nic.is_leaving();
+        if all {
+            self.nic.ask();
+        }
                     "the VMM takes no requests"
                 }
             );
@@ -461,6 +469,9 @@ impl Operations for SliceDev {
         // First, so that nothing is pinned again once it has been unpinned.
         self.pins.fence.raise(iova, len_bytes);
         let mut state = self.enter();
+            if all {
+                self.nic.withdraw();
+            }
         state
             .slice
             .dma_unmap(GuestAddr::new(iova), len_bytes, now_ns());

@@ -33,12 +33,16 @@ use sluice_core::{
 
 use crate::sys::word::Word;
 
-/// Something the worker polls: a slice. Both methods run in the worker's thread and may sleep.
+/// Something the worker polls: a slice. Where not said otherwise, its methods run in the worker's thread and
+/// may sleep.
 pub(crate) trait Pollable: Send + Sync {
     /// Takes up to `budget` new descriptors in each direction. `now_ns` is monotonic time.
     fn poll(&self, now_ns: u64, budget: u16) -> Polled;
     /// The port's link may have changed.
     fn link_changed(&self, now_ns: u64);
+    /// The hardware is wanted back: who uses the pool is to be told. Does not wait; callable from
+    /// any thread.
+    fn ask(&self);
     /// The hardware is being taken away, and with it the pool: it is to be given up soon. Does not
     /// wait; callable from any thread.
     fn withdraw(&self);
@@ -108,12 +112,21 @@ impl Mailbox {
         self.slots.lock().iter().any(Option::is_some)
     }
 
+    /// Tells everybody that the hardware is wanted back.
+    pub(crate) fn ask(&self) {
+        self.tell(|target| target.ask());
+    }
+
     /// Tells everybody that the hardware is being taken away.
     pub(crate) fn withdraw(&self) {
+        self.tell(|target| target.withdraw());
+    }
+
+    fn tell(&self, news: impl Fn(&dyn Pollable)) {
         for index in 0..PoolId::MAX {
             let target = self.slots.lock().get(index).cloned().flatten();
             if let Some(target) = target {
-                target.withdraw();
+                news(&*target);
             }
         }
     }

@@ -13,7 +13,23 @@
 . "$(dirname "$0")/hardware_lib.sh"
 
 links_are() {
-	link_is a "$1" && link_is b "$1"
+	link_is a "$1" && link_is b "$1" && link_is c "$1"
+}
+
+# The two that take no requests.
+have_nothing_pinned() {
+	has_nothing_pinned b && has_nothing_pinned c
+}
+
+see_no_link() {
+	link_is b 0 && link_is c 0
+}
+
+unused_is_refused() {
+	local error
+	error=$(timeout 60 /build/hostile/client "$A" /run/client-d peer0 peer 2>&1)
+	echo "$error"
+	[[ $error == *"No such device"* ]]
 }
 
 sleep_fails() {
@@ -23,38 +39,44 @@ sleep_fails() {
 	[[ $error == *"Device or resource busy"* ]]
 }
 
-plan 29
+plan 34
 check "module loads" load_module
 check "Sluice takes the card" take_card || skip_rest "no card"
-A=$(new_slice) B=$(new_slice)
+# VFIO waits for one after the other, in this order.
+B=$(new_slice) A=$(new_slice) C=$(new_slice)
 check "a VMM uses a slice" start_client a "$A"
 check "another, which cannot be asked, uses one" start_client b "$B" stubborn
+check "and one more" start_client c "$C" stubborn
 
 for round in 1 2; do
 	check "round $round: the wire is cut" monitor set_link name=nic0 up=false
 	check "round $round: guests see it" wait_for 20 links_are 0
 	check "round $round: the wire is mended" monitor set_link name=nic0 up=true
 	check "round $round: guests see it" wait_for 30 links_are 1
-	check "round $round: packets are exchanged" exchanges a b
+	check "round $round: packets are exchanged" exchanges a b c
 done
 
 mark_log
 check "the host may not sleep" sleep_fails
 check "it says why" said "slices are in use: no sleep"
-check "packets are exchanged" exchanges a b
+check "packets are exchanged" exchanges a b c
 
 check "rmmod is refused" eval '! rmmod sluice'
 mark_log
 unbind_begin
 check "the VMM that is asked lets go" wait_for 30 client_let_go a
-check "unbinding waits for the other one" unbind_waits
+check "unbinding waits for the others" unbind_waits
 check "which is said" wait_for 30 said "the VMM takes no requests"
-check "that one goes on" exchanges b
-check "until the hardware is taken from it" wait_for 60 said "taking the hardware away"
-check "nothing stays pinned" wait_for 30 has_nothing_pinned b
-check "it sees no link" wait_for 30 link_is b 0
+check "those go on" exchanges b c
+check "a slice that is not in use stays so" unused_is_refused
+check "until the hardware is taken from them" wait_for 60 said "taking the hardware away"
+check "nothing stays pinned" wait_for 30 have_nothing_pinned
+check "they see no link" wait_for 30 see_no_link
 check "unbinding still waits" unbind_waits
-check "it is killed" kill_client b
+check "one is killed" kill_client b
+check "unbinding waits for the other" wait_for 30 said "the VMM takes no requests" 2
+check "which stands still as before" eval 'client_runs c && link_is c 0'
+check "it is killed" kill_client c
 check "the card is given back" wait_for 20 unbind_ended
 
 check "module unloads" rmmod sluice

@@ -61,6 +61,10 @@ impl Pollable for SliceDev {
     }
 
     fn link_changed(&self, _now_ns: u64) {
+    fn ask(&self) {
+        self.irqs.request();
+    }
+
         self.link_pending.store(true, Relaxed);
         self.kick();
     }
