@@ -81,7 +81,8 @@ struct Running<F> {
     _released: Released,
     /// It can touch memory no more, and is as its next driver expects it.
     _enabled: Enabled,
-    /// The shadow rings go last: a reset may have failed, but nothing masters the bus any more.
+    /// The shadow rings go last: a reset may have failed, but nothing masters the bus any more. A port of
+    /// which that is not known keeps them, see `Nic::look`.
     nic: Arc<Nic>,
 }
 

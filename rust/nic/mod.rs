@@ -191,6 +191,12 @@ impl Nic {
     fn look(&self) {
         self.port.look();
         if self.port.is_lost() && !self.told.xchg(true, Full) {
+            if self.port.is_adrift() {
+                // It may write back into them for ever: nobody gets that memory (invariant 3).
+                for rings in &self.rings {
+                    core::mem::forget((rings.tx.clone(), rings.rx.clone()));
+                }
+            }
             self.mailbox.withdraw();
         }
     }
@@ -201,12 +207,6 @@ impl Nic {
         self.look();
     }
 
-    /// Polls `target` from now on whenever something happens to `pool`.
-    pub(crate) fn attach(&self, pool: PoolId, target: Arc<dyn Pollable>) {
-        self.mailbox.attach(pool, target);
-    }
-
-    /// Ends [`Self::attach`]. A poll that has begun may still run when this returns.
     /// The administrator wants the card back. From now on nobody is to begin to use a slice.
     fn leave(&self) {
         self.leaving.store(true, Relaxed);
@@ -227,6 +227,12 @@ impl Nic {
         self.mailbox.withdraw();
     }
 
+    /// Polls `target` from now on whenever something happens to `pool`.
+    pub(crate) fn attach(&self, pool: PoolId, target: Arc<dyn Pollable>) {
+        self.mailbox.attach(pool, target);
+    }
+
+    /// Ends [`Self::attach`]. A poll that has begun may still run when this returns.
     pub(crate) fn detach(&self, pool: PoolId) {
         self.mailbox.detach(pool);
     }

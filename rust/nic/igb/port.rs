@@ -133,6 +133,11 @@ impl Port {
         matches!(self.state.load(Relaxed), state::LOST | state::ADRIFT)
     }
 
+    /// Whether it was lost, and may still use memory.
+    pub(in crate::nic) fn is_adrift(&self) -> bool {
+        self.state.load(Relaxed) == state::ADRIFT
+    }
+
     /// The port does not answer any more, or must not be trusted with memory any more, for `reason`:
     /// cuts it off, and from now on every operation fails with [`HwError::Gone`]. Sleeps.
     ///
