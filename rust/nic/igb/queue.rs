@@ -114,7 +114,8 @@ impl Port {
             .enable()
             .into_bool()
         {
-            return Ok(());
+            // Perhaps just now, after a stop that did not wait for it.
+            return self.settle();
         }
         self.bar
             .update(regs::RXDCTL::at(q), |r| r.with_enable(false));
@@ -164,7 +165,7 @@ impl Port {
             .enable()
             .into_bool()
         {
-            return Ok(());
+            return self.settle();
         }
         // Give frames that were handed over the time to leave. A link that is down never takes
         // them; the queue is then switched off with them in it.
