@@ -337,13 +337,21 @@ impl SliceDev {
     #[inline(never)] // Large on the stack.
     fn hardware(&self, state: &State, container: Container) -> Result<Hardware<KernelPlatform>> {
         let claim = state.claim.as_ref().ok_or(ENODEV)?;
+        let (tx, rx) = claim.queues()?;
+        let (mut tx, mut rx) = (Queue::Tx(tx), Queue::Rx(rx));
+        // One that did not stop for the owner before is of no use, and gets no memory to lose.
+        if tx.stop().is_err() || rx.stop().is_err() {
+            if self.log.pass().is_some() {
+                dev_err!(self.dev, "a queue does not stop: it cannot be used\n");
+            }
+            return Err(EIO);
+        }
         let rx_bounce = BouncePages::new(&self.nic_dev, BOUNCE_PAGES)?;
         let tx_bounce = BouncePages::new(&self.nic_dev, 0)?;
-        let (tx, rx) = claim.queues()?;
         Ok(Hardware {
             pinner: VfioPinner::new(container, self.pins.clone())?,
-            tx: Queue::Tx(tx),
-            rx: Queue::Rx(rx),
+            tx,
+            rx,
             port: claim.port(),
             signals: Signals(self.irqs.clone()),
             tx_bounce,
@@ -363,6 +371,9 @@ impl Operations for SliceDev {
     const NAME: &'static CStr = c"sluice";
 
     fn open(this: ArcBorrow<'_, Self>, container: Container) -> Result {
+        if this.nic.is_leaving() {
+            return Err(ENODEV);
+        }
         this.pins.fence.wait()?;
         let helper = Thread::run(c"sluice-pin", Arc::<Self>::from(this))?;
         let mut state = this.enter();
@@ -371,9 +382,6 @@ impl Operations for SliceDev {
         state.leaked_before = state.slice.map_stats().leaked;
         state.helper = Some(helper);
         // A change after it was looked at, and before this is attached, is nobody else's to tell.
-        if this.nic.is_leaving() {
-            return Err(ENODEV);
-        }
         this.link_pending.store(true, Relaxed);
         this.nic.attach(this.pool, Arc::<Self>::from(this));
         // Those that were attached when the NIC was lost have been told; from here on this is one.
@@ -441,6 +449,11 @@ impl Operations for SliceDev {
     }
 
     fn request(&self, count: u32) {
+        // VFIO waits for one slice after the other. The VMMs of a whole card are not to wait for each other.
+        let all = self.nic.is_leaving();
+        if all {
+            self.nic.ask();
+        }
         let asked = self.irqs.request();
         if count % 6 == 0 {
             dev_warn!(
@@ -449,11 +462,6 @@ impl Operations for SliceDev {
                 if asked {
                     "asked the VMM"
                 } else {
-        // VFIO waits for one slice after the other. The VMMs of a whole card are not to wait for each other.
-        let all = self.nic.is_leaving();
-        if all {
-            self.nic.ask();
-        }
                     "the VMM takes no requests"
                 }
             );
@@ -461,6 +469,9 @@ impl Operations for SliceDev {
         if count == LAST_REQUEST {
             // Only the open file is left to wait for.
             dev_warn!(self.dev, "taking the hardware away\n");
+            if all {
+                self.nic.withdraw();
+            }
             self.withdraw();
         }
     }
@@ -469,9 +480,6 @@ impl Operations for SliceDev {
         // First, so that nothing is pinned again once it has been unpinned.
         self.pins.fence.raise(iova, len_bytes);
         let mut state = self.enter();
-            if all {
-                self.nic.withdraw();
-            }
         state
             .slice
             .dma_unmap(GuestAddr::new(iova), len_bytes, now_ns());

@@ -32,6 +32,9 @@ use crate::sys::dma::DescRing;
 const DESC_BYTES: u32 = 16;
 /// A queue reports its state within this time, if it ever does.
 const STATE_TIMEOUT_US: i64 = 20_000;
+/// The same of a transmit queue that is switched off: it ends the packet that it is at, of which
+/// [`sluice_core::frame`] allows 8192 frames of some 290 bytes, 1.9 s at 10 Mb/s, and other pools have their turns.
+const TX_OFF_TIMEOUT_US: i64 = 5_000_000;
 /// Frames that were handed to the NIC have left by then, if the wire takes them.
 const DRAIN_TIMEOUT_US: i64 = 10_000;
 /// After a queue has reported that it is off, write-backs may still be on their way.
@@ -215,8 +218,12 @@ impl Port {
         self.wait(
             |bar| bar.read(regs::TXDCTL::at(q & 15)),
             |r| r.enable().into_bool() == on,
-            20,
-            STATE_TIMEOUT_US,
+            if on { 20 } else { 100 },
+            if on {
+                STATE_TIMEOUT_US
+            } else {
+                TX_OFF_TIMEOUT_US
+            },
         )
     }
 
