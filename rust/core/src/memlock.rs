@@ -71,6 +71,14 @@ impl Memlock {
             .map(|refusals| refusals.since_ns.saturating_add(WINDOW_NS))
     }
 
+    /// What is left of it for another limit, or another count of pages: how often VFIO has been asked in vain.
+    pub fn for_another(&self) -> Self {
+        let total = u32::MAX;
+        Self {
+            last: self.last.map(|refusals| Refusals { total, ..refusals }),
+        }
+    }
+
     fn current(&self, now_ns: u64) -> Option<Refusals> {
         let recent = |refusals: &Refusals| now_ns.saturating_sub(refusals.since_ns) < WINDOW_NS;
         self.last.filter(recent)
@@ -126,6 +134,21 @@ mod tests {
         }
         assert!(refusals > 0 && refusals <= u64::from(REFUSALS_MAX) * (SECONDS + 1));
     }
+
+    /// To open the slice again is none, and another limit is tried all the same.
+    #[test]
+    fn there_is_no_way_around() {
+        let (mut limit, mut refusals) = (Memlock::new(), 0);
+        for now_ns in 0..10 * SECOND_NS / 1_000_000 {
+            limit = limit.for_another();
+            if !limit.is_reached(0, 1, now_ns * 1_000_000) {
+                limit.refused(0, 1, now_ns * 1_000_000);
+                refusals += 1;
+            }
+        }
+        assert_eq!(refusals, 10 * REFUSALS_MAX);
+    }
+
     /// A line in the log is a line in the log, whoever asked.
     #[test]
     fn granules_and_pages_share_the_refusals() {
