@@ -78,7 +78,10 @@ pub(crate) struct Pins {
     /// Nanoseconds spent in pinning and unpinning since the slice was made.
     spent_ns: Atomic<u64>,
     #[pin]
-    put_off: Mutex<KVec<Page>>,
+    put_off: Mutex<KVVec<Page>>,
+    /// What VFIO has said to earlier pinners of the slice.
+    #[pin]
+    limit: Mutex<Memlock>,
 }
 
 impl Pins {
@@ -94,7 +97,8 @@ impl Pins {
             wanted: Atomic::new(false),
             retry_ns: Atomic::new(0),
             spent_ns: Atomic::new(0),
-            put_off <- new_mutex!(KVec::new()),
+            put_off <- new_mutex!(KVVec::new()),
+            limit <- new_mutex!(Memlock::new()),
         })
     }
 
@@ -120,7 +124,7 @@ impl Pins {
 
     /// Unpins what was put off; whether there was anything. May wait for the VMM.
     pub(crate) fn settle(&self) -> bool {
-        let pages = core::mem::replace(&mut *self.put_off.lock(), KVec::new());
+        let pages = core::mem::replace(&mut *self.put_off.lock(), KVVec::new());
         let any = !pages.is_empty();
         for page in pages {
             self.unpin(page);
@@ -131,6 +135,11 @@ impl Pins {
     /// Whether nothing is put off.
     pub(crate) fn is_settled(&self) -> bool {
         self.put_off.lock().is_empty()
+    }
+
+    /// Sees that `pages` can be put off. Sleeps. `ENOMEM`.
+    pub(crate) fn make_room(&self, pages: usize) -> Result {
+        Ok(self.put_off.lock().reserve(pages, GFP_KERNEL)?)
     }
 
     /// Puts `page` off, or gives it back where there is no room.
@@ -197,12 +206,13 @@ impl VfioPinner {
     /// A pinner for the memory of `container`. To be dropped, with all its pages unpinned, before
     /// the slice is closed.
     pub(crate) fn new(container: Container, pins: Arc<Pins>) -> Result<Self> {
+        let limit = *pins.limit.lock();
         Ok(Self {
             container: Arc::new(container, GFP_KERNEL)?,
             spent_before_ns: pins.spent_ns.load(Relaxed),
-            pins,
             pinned: 0,
-            limit: Memlock::new(),
+            limit,
+            pins,
             warned: false,
         })
     }
@@ -403,6 +413,13 @@ impl Pinner for VfioPinner {
     fn spent_ns(&self) -> u64 {
         let spent_ns = self.pins.spent_ns.load(Relaxed);
         spent_ns.saturating_sub(self.spent_before_ns)
+    }
+}
+
+impl Drop for VfioPinner {
+    fn drop(&mut self) {
+        // To open the slice again is no way to have VFIO say it more often.
+        *self.pins.limit.lock() = self.limit.for_another();
     }
 }
 

@@ -49,11 +49,7 @@ impl Pollable for SliceDev {
         let report = state.slice.take_report();
         let withdrawn = self.withdrawn.load(Relaxed);
         if self.pins.take_wanted() | polled.stop_wanted | withdrawn {
-            if self.help_wanted.post(HELP) {
-                if let Some(helper) = &state.helper {
-                    helper.task().wake_up();
-                }
-            }
+            self.want_help(&state);
         }
         drop(state);
         self.report(report);
@@ -61,12 +57,12 @@ impl Pollable for SliceDev {
     }
 
     fn link_changed(&self, _now_ns: u64) {
-    fn ask(&self) {
-        self.irqs.request();
-    }
-
         self.link_pending.store(true, Relaxed);
         self.kick();
+    }
+
+    fn ask(&self) {
+        self.irqs.request();
     }
 
     fn withdraw(&self) {
@@ -97,6 +93,15 @@ impl Body for SliceDev {
 }
 
 impl SliceDev {
+    /// Has the helper do what there is to do, once it can have the slice's lock.
+    pub(super) fn want_help(&self, state: &State) {
+        if self.help_wanted.post(HELP) {
+            if let Some(helper) = &state.helper {
+                helper.task().wake_up();
+            }
+        }
+    }
+
     /// Takes the hardware from the slice, though the VMM still has it open.
     fn take_hardware(&self, state: &mut State) {
         if let Some(claim) = &state.claim {

@@ -144,8 +144,10 @@ impl SliceDev {
     /// Changes how long the guest's pages stay pinned, at any time.
     pub(crate) fn set_strategy(&self, strategy: Strategy) -> Result {
         let state = self.lock_briefly()?;
+        // The VMM can keep VFIO from unpinning: the helper waits for it, and before the worker has its turn.
+        self.pins.make_room(state.slice.map_stats().entries())?;
+        self.want_help(&state);
         let changed = self.change_held(state, |slice| {
-            // The VMM can keep VFIO from unpinning: the helper waits for it.
             self.pins.hastily(|| slice.set_strategy(strategy, now_ns()))
         });
         self.kick();

@@ -21,6 +21,7 @@ pub use strategy::Strategy;
 use crate::addr::{
     BusPage,
     GuestPage,
+    GRANULE_PAGES,
     PAGE_SHIFT,
     PAGE_SIZE, //
 };
@@ -186,6 +187,12 @@ pub struct MapStats {
 }
 
 impl MapStats {
+    /// What is pinned now, a granule counted as one.
+    pub fn entries(&self) -> usize {
+        let inner = self.granules.saturating_mul(GRANULE_PAGES - 1);
+        self.pinned.saturating_sub(inner) as usize
+    }
+
     /// These counters with those of an earlier map of the same slice. What is
     /// pinned now is this map's affair alone.
     pub fn after(&self, earlier: &Self) -> Self {
