@@ -60,6 +60,13 @@ impl<const N: usize> Lines<N> {
         }
     }
 
+    /// Signals a line, if the VMM wants it.
+    fn signal(&self, index: u8) {
+        if let Some(Some(fd)) = self.fds.get(usize::from(index)) {
+            fd.signal();
+        }
+    }
+
     /// The lines of a request, whose range may be empty.
     fn range(&mut self, start: usize, count: usize) -> Result<&mut [Option<EventFd>]> {
         let end = start.checked_add(count).ok_or(EINVAL)?;
@@ -168,15 +175,14 @@ impl Irqs {
             self.defer(vector);
             return;
         }
-        // The lock is part of it: whoever has it may be in the middle of a long signal.
-        self.signal_now(vector);
+        // Whoever has the lock may be in the middle of a long signal.
+        let Some(lines) = self.msix.try_lock() else {
+            self.defer(vector);
+            return;
+        };
+        lines.signal(vector);
+        drop(lines);
         self.patience.lock().took(start_ns, now_ns());
-    }
-
-    fn signal_now(&self, vector: u8) {
-        if let Some(Some(fd)) = self.msix.lock().fds.get(usize::from(vector)) {
-            fd.signal();
-        }
     }
 
     fn defer(&self, vector: u8) {
@@ -198,7 +204,7 @@ impl Irqs {
         let owed = self.owed.take();
         (0..VECTORS)
             .filter(|vector| owed >> vector & 1 != 0)
-            .for_each(|vector| self.signal_now(vector));
+            .for_each(|vector| self.msix.lock().signal(vector));
     }
 
     /// Signals that were left to the helper since the slice was made.
