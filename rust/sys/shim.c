@@ -191,7 +191,11 @@ int sluice_dma_mapping_error(struct device *dev, u64 bus)
 
 bool sluice_dma_need_sync(struct device *dev, u64 bus)
 {
+#ifdef DMA_ATTR_REQUIRE_COHERENT
+	return false;
+#else
 	return dma_need_sync(dev, bus);
+#endif
 }
 
 /* A copy from or to memory that a guest may be writing. */
