@@ -46,6 +46,10 @@ impl<P: Platform> Slice<P> {
     /// it is closed.
     pub fn end(&mut self, now_ns: u64) -> Option<Hardware<P>> {
         self.stop_queues(None, now_ns);
+        // Others can have the addresses that the guest had asked for.
+        if let Some(open) = &mut self.open {
+            open.reset_filters(self.function.identity().mac, &self.policy);
+        }
         let hardware = self.dismantle()?;
         for queue in [Queue::Rx, Queue::Tx] {
             self.record(Stopped {

@@ -125,6 +125,7 @@ fn a_slice_that_ends_is_open_until_it_is_closed() {
     for (dir, queue) in QUEUES {
         for reset in [false, true] {
             let mut b = in_flight(Strategy::Persistent);
+            b.request(&[4 | 1 << 16, 7]);
             b.world.borrow_mut().set_stuck(dir, true);
             b.slice.dma_unmap(GuestAddr::new(0), PAGES << 12, b.now_ns);
             let why = stopped(&b);
@@ -136,6 +137,7 @@ fn a_slice_that_ends_is_open_until_it_is_closed() {
                 assert_eq!(b.slice.state(), State::Open);
             }
             let hardware = b.slice.end(b.now_ns).expect("it was there");
+            assert_eq!(hardware.port.vlans, [], "others may want them");
             let gone = StopReason::Hardware(HwError::Gone);
             let reason = if reset { gone } else { timeout };
             assert_eq!(stopped(&b).reason, reason);
