@@ -125,6 +125,7 @@ fn one_pin_serves_a_whole_granule() {
     assert_eq!(stats.hits - before.hits, GRANULE);
     assert_eq!((stats.misses, stats.granules), (FIRST + 1, 1));
     assert_eq!(stats.pins, FIRST + GRANULE);
+    assert_eq!(stats.entries() as u64, FIRST + 1 - stats.unpins);
     assert_eq!(s.touch(GRANULE + 7, false), 1, "the other direction");
     assert_eq!(s.touch(0, true), 1, "another granule");
     assert_eq!(s.touch(2 * GRANULE, true), 1, "and another");
