@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 300
-# debug: by name
 # A guest in huge pages has them pinned whole (strategies.sh has one in small pages).
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh

@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 600
-# debug: by name
 # One guest with the stock igbvf driver: everything that it can do with its slice.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh

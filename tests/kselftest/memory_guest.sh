@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 400
-# debug: by name
 # A guest whose memory shrinks in traffic: balloon, and unplugging of a memory module.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh

@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 500
-# debug: by name
 # Every mapping strategy carries a guest's traffic.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh

@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # timeout: 600
-# debug: by name
 # Two guests: through the NIC's internal switch, over the wire, and when one of them dies.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh
