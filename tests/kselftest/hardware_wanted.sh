@@ -66,8 +66,9 @@ mark_log
 unbind_begin
 check "the VMM that is asked lets go" wait_for 30 client_let_go a
 check "unbinding waits for the others" unbind_waits
+# Which have 20 seconds.
+check "they go on" exchanges c
 check "which is said" wait_for 30 said "the VMM takes no requests"
-check "those go on" exchanges b c
 check "a slice that is not in use stays so" unused_is_refused
 check "until the hardware is taken from them" wait_for 60 said "taking the hardware away"
 check "nothing stays pinned" wait_for 30 have_nothing_pinned
