@@ -40,8 +40,8 @@ test-core: ## only the pure crate's, with cargo
 test-vm: ## only those on emulated machines (TESTS="name ...": only these)
 	@tests/run vm $(TESTS)
 
-test-debug: ## the same on a kernel that looks for faults itself (builds it first, half an hour once)
-	@tests/run --debug vm $(TESTS)
+test-debug: ## the same on a kernel that looks for faults itself (built first, half an hour; BESIDE=n: machines at once)
+	@tests/run --debug $(if $(BESIDE),--beside $(BESIDE)) vm $(TESTS)
 
 fuzz: setup-quiet ## fuzz the pure crate (MINUTES=n; TARGET=name: only this one)
 	@tools/fuzz run $(or $(MINUTES),10) $(TARGET)
