@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 900
+# timeout: 1500
 # Each allocation that the module makes, in what an administrator and a VMM can have it do, fails
 # once: what was asked for fails or works, and nothing is left behind. For the debug kernel.
 # Which of the actions may be named: "making a slice" open

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 1500
+# timeout: 900
 # A hostile guest and VMM (tests/hostile) beside a neighbour; its KTAP is printed as it is.
 
 # shellcheck source=tests/kselftest/ktap_helpers.sh
