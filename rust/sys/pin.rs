@@ -25,6 +25,10 @@ use kernel::{
             Relaxed, //
         },
         Arc, Mutex,
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     }, //
 };
 
@@ -120,6 +124,17 @@ impl Pins {
     /// else may happen that leads to a poll: the limit is shared with all that the VMM locks.
     pub(crate) fn take_retry_ns(&self) -> Option<u64> {
         Some(self.retry_ns.xchg(0, Relaxed)).filter(|at| *at != 0)
+    }
+
+    /// Waits, a second at most, until VFIO can be asked again. That it has been asked in vain by the
+    /// slice's last owner is not to keep pages from the next one (invariant 8).
+    pub(crate) fn wait_for_limit(&self) {
+        let now_ns = now_ns();
+        let until_ns = self.limit.lock().exhausted_until_ns(now_ns);
+        if let Some(until_ns) = until_ns {
+            let left_ns = until_ns.saturating_sub(now_ns);
+            fsleep(Delta::from_nanos(i64::try_from(left_ns).unwrap_or(0)));
+        }
     }
 
     /// Unpins what was put off; whether there was anything. May wait for the VMM.

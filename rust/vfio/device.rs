@@ -375,6 +375,7 @@ impl Operations for SliceDev {
             return Err(ENODEV);
         }
         this.pins.fence.wait()?;
+        this.pins.wait_for_limit();
         let helper = Thread::run(c"sluice-pin", Arc::<Self>::from(this))?;
         let mut state = this.enter();
         this.begin(&mut state, container)?;

@@ -71,6 +71,11 @@ impl Memlock {
             .map(|refusals| refusals.since_ns.saturating_add(WINDOW_NS))
     }
 
+    /// Until when [`Self::is_exhausted`] says so, if it does.
+    pub fn exhausted_until_ns(&self, now_ns: u64) -> Option<u64> {
+        self.forgotten_ns().filter(|_| self.is_exhausted(now_ns))
+    }
+
     /// What is left of it for another limit, or another count of pages: how often VFIO has been asked in vain.
     pub fn for_another(&self) -> Self {
         let total = u32::MAX;
@@ -147,6 +152,22 @@ mod tests {
             }
         }
         assert_eq!(refusals, 10 * REFUSALS_MAX);
+    }
+
+    /// Who waits for that is asked for like the first one.
+    #[test]
+    fn the_next_owner_need_not_be_refused_unheard() {
+        let mut limit = Memlock::new();
+        for refusal in 0..REFUSALS_MAX {
+            assert_eq!(limit.for_another().exhausted_until_ns(9), None);
+            limit.refused(100 - refusal, 1, 7 + u64::from(refusal));
+        }
+        let limit = limit.for_another();
+        let until_ns = limit.exhausted_until_ns(20).unwrap();
+        assert_eq!(until_ns, 7 + WINDOW_NS);
+        assert!(limit.is_reached(0, 1, until_ns - 1));
+        assert!(!limit.is_reached(0, 1, until_ns));
+        assert_eq!(limit.exhausted_until_ns(until_ns), None);
     }
 
     /// A line in the log is a line in the log, whoever asked.
