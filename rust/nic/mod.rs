@@ -62,7 +62,8 @@ use self::{
 use crate::{
     sys::{
         dma::DescRing,
-        irq, //
+        irq,
+        time::now_ns, //
     },
     worker::{
         Mailbox,
@@ -75,6 +76,10 @@ use crate::{
 const TX_ORDER: u32 = 10;
 /// log2 of the descriptors in a receive shadow ring.
 const RX_ORDER: u32 = 9;
+
+/// How long the VMMs of a card that is wanted back have before its hardware is taken from them:
+/// until the third time that VFIO asks, every ten seconds.
+const PATIENCE_NS: u64 = 15_000_000_000;
 
 /// The shadow rings of one pool. They stay with the NIC; owners come and go.
 struct Rings {
@@ -95,6 +100,10 @@ pub(crate) struct Nic {
     told: Atomic<bool>,
     /// The administrator wants the card back.
     leaving: Atomic<bool>,
+    /// When all slices were first told that it is; 0: not yet.
+    asked_ns: Atomic<u64>,
+    /// The hardware was taken from all of them.
+    taken: Atomic<bool>,
     #[pin]
     control: Mutex<Control>,
 }
@@ -144,6 +153,8 @@ impl Nic {
                 rings,
                 mailbox,
                 told: Atomic::new(false),
+                asked_ns: Atomic::new(0),
+                taken: Atomic::new(false),
                 leaving: Atomic::new(false),
                 control <- new_mutex!(Control::new(*mac)),
             }),
@@ -217,14 +228,22 @@ impl Nic {
         self.leaving.load(Relaxed)
     }
 
-    /// Tells all slices in use that the hardware is wanted back.
-    pub(crate) fn ask(&self) {
+    /// Tells all slices in use that the hardware is wanted back, at once and again as long as any is
+    /// waited for. Once they have known it for some time it is taken from them.
+    ///
+    /// Returns whether that is now, for the first time.
+    pub(crate) fn ask(&self) -> bool {
         self.mailbox.ask();
-    }
-
-    /// Takes the hardware from all slices in use.
-    pub(crate) fn withdraw(&self) {
+        let now_ns = now_ns();
+        let Err(asked_ns) = self.asked_ns.cmpxchg(0, now_ns, Relaxed) else {
+            return false;
+        };
+        if now_ns.saturating_sub(asked_ns) < PATIENCE_NS {
+            return false;
+        }
+        // Also from those that were opened just before.
         self.mailbox.withdraw();
+        !self.taken.xchg(true, Relaxed)
     }
 
     /// Polls `target` from now on whenever something happens to `pool`.

@@ -456,8 +456,8 @@ impl Operations for SliceDev {
     fn request(&self, count: u32) {
         // VFIO waits for one slice after the other. The VMMs of a whole card are not to wait for each other.
         let all = self.nic.is_leaving();
-        if all {
-            self.nic.ask();
+        if all && self.nic.ask() {
+            dev_warn!(self.nic_dev, "taking the hardware of all slices away\n");
         }
         let asked = self.irqs.request();
         if count % 6 == 0 {
@@ -473,9 +473,8 @@ impl Operations for SliceDev {
         }
         if count == LAST_REQUEST {
             // Only the open file is left to wait for.
-            dev_warn!(self.dev, "taking the hardware away\n");
-            if all {
-                self.nic.withdraw();
+            if !all {
+                dev_warn!(self.dev, "taking the hardware away\n");
             }
             self.withdraw();
         }

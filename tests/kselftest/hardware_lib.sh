@@ -37,8 +37,21 @@ exchanges() {
 	done
 }
 
+# rounds_beyond NAME ROUND [MORE]
 rounds_beyond() {
-	((10#$(client_says "$1" rounds) > 10#$2 + 2))
+	((10#$(client_says "$1" rounds) > 10#$2 + ${3:-2}))
+}
+
+# goes_on NAME...: each of the clients begins another round from now on, and ends it.
+goes_on() {
+	local name
+	local -A before=()
+	for name; do
+		before[$name]=$(client_says "$name" rounds)
+	done
+	for name; do
+		wait_for 30 rounds_beyond "$name" "${before[$name]:-0}" 1 || return
+	done
 }
 
 client_runs() {
