@@ -54,6 +54,8 @@ struct Released(Arc<Nic>);
 impl Drop for Released {
     fn drop(&mut self) {
         self.0.port.release();
+        // It may have been lost just now, and nobody else looks any more.
+        self.0.look();
     }
 }
 
