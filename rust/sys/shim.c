@@ -16,6 +16,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/task_work.h>
+#include <xen/xen.h>
 
 #include "shim.h"
 
@@ -192,7 +193,8 @@ int sluice_dma_mapping_error(struct device *dev, u64 bus)
 bool sluice_dma_need_sync(struct device *dev, u64 bus)
 {
 #ifdef DMA_ATTR_REQUIRE_COHERENT
-	return false;
+	/* Xen's mapping does not know that word: dom0 is refused, as before there was one. */
+	return xen_pv_domain() && dma_need_sync(dev, bus);
 #else
 	return dma_need_sync(dev, bus);
 #endif
