@@ -20,7 +20,10 @@ use kernel::{
         Delta, //
     }, //
 };
-use sluice_core::platform::HwError;
+use sluice_core::{
+    addr::PoolId,
+    platform::HwError, //
+};
 
 use super::{
     hal::{
@@ -62,6 +65,8 @@ pub(in crate::nic) struct Port {
     pub(super) hal: &'static dyn Hal,
     function: Function,
     state: Atomic<u32>,
+    /// Whose transmit queue did not stop in time, and has not been seen at rest since.
+    pub(super) stuck: [Atomic<bool>; PoolId::MAX],
 }
 
 impl Port {
@@ -81,6 +86,7 @@ impl Port {
             hal,
             function: Function::new(pdev),
             state: Atomic::new(state::HERE),
+            stuck: [const { Atomic::new(false) }; PoolId::MAX],
         })
     }
 
@@ -219,7 +225,8 @@ impl Port {
         match result {
             Ok(_) => Ok(()),
             Err(err) if err == ENODEV => Err(HwError::Gone),
-            Err(_) => Err(HwError::Timeout),
+            // Cut off meanwhile, it need never get there.
+            Err(_) => self.present().and(Err(HwError::Timeout)),
         }
     }
 }

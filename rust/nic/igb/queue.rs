@@ -8,6 +8,7 @@ use kernel::{
         Io, //
     },
     prelude::*,
+    sync::atomic::Relaxed,
     time::{
         delay::fsleep,
         Delta, //
@@ -152,7 +153,7 @@ impl Port {
             .unwrap_or(regs::TXDCTL::zeroed())
             .with_enable(true);
         bar.write(regs::TXDCTL::at(q), txdctl);
-        self.wait_tx(q, true)
+        self.wait_tx(q, true, STATE_TIMEOUT_US)
     }
 
     /// Disables the pool's transmit queue; on success the NIC touches neither ring nor buffers.
@@ -168,6 +169,7 @@ impl Port {
             .enable()
             .into_bool()
         {
+            self.set_stuck(pool, false);
             return self.settle();
         }
         // Give frames that were handed over the time to leave. A link that is down never takes
@@ -184,8 +186,28 @@ impl Port {
         }
         self.bar
             .update(regs::TXDCTL::at(q), |r| r.with_enable(false));
-        self.wait_tx(q, false)?;
+        // All is given up already that one uses which had its time: later looks are short.
+        let timeout_us = if self.is_stuck(pool) {
+            STATE_TIMEOUT_US
+        } else {
+            TX_OFF_TIMEOUT_US
+        };
+        let off = self.wait_tx(q, false, timeout_us);
+        self.set_stuck(pool, off == Err(HwError::Timeout));
+        off?;
         self.settle()
+    }
+
+    fn is_stuck(&self, pool: PoolId) -> bool {
+        self.stuck
+            .get(pool.index())
+            .is_some_and(|stuck| stuck.load(Relaxed))
+    }
+
+    fn set_stuck(&self, pool: PoolId, on: bool) {
+        if let Some(stuck) = self.stuck.get(pool.index()) {
+            stuck.store(on, Relaxed);
+        }
     }
 
     /// Receive descriptors up to, not including, `tail` are valid.
@@ -214,16 +236,12 @@ impl Port {
     }
 
     /// As [`Self::wait_rx`] (82576 datasheet 8.12).
-    fn wait_tx(&self, q: usize, on: bool) -> Result<(), HwError> {
+    fn wait_tx(&self, q: usize, on: bool, timeout_us: i64) -> Result<(), HwError> {
         self.wait(
             |bar| bar.read(regs::TXDCTL::at(q & 15)),
             |r| r.enable().into_bool() == on,
             if on { 20 } else { 100 },
-            if on {
-                STATE_TIMEOUT_US
-            } else {
-                TX_OFF_TIMEOUT_US
-            },
+            timeout_us,
         )
     }
 
