@@ -170,6 +170,8 @@ class Soak:
             files = [piece / name for name in ("state", "strategy", "vlan", "source_check")]
             files += sorted(piece.glob("stats/*")) + sorted(piece.glob("rejected/*"))
             print(f"slice {piece.name}:", *(f"{file.relative_to(piece)}={text}" for file in files if (text := text_of(file)) != "0"))
+        for guest in self.machine.guests.values() if self.machine else ():
+            print(f"guest {guest.name}:", *guest.symptoms(), sep="\n    ")
         print(subprocess.run("dmesg | tail -n 30", shell=True, text=True, stdout=subprocess.PIPE).stdout, flush=True)
 
     def show_summary(self):

@@ -218,6 +218,28 @@ class Guest:
             raise Violation(f"guest {self.name}: {command}: {answer}")
         return json.loads(answer)["return"]
 
+    def symptoms(self):
+        """Lines about a guest that may not answer: what it waits for, and whether it runs at all."""
+        if not self.alive():
+            return ["not running"]
+        lines = []
+        for command in ("info status", "info registers", "info lapic", "info registers"):
+            try:
+                answer = self.qmp("human-monitor-command", **{"command-line": command})
+                lines += [line.strip() for line in answer.splitlines() if re.search(r"VM status|RIP=|IRR|ISR|TPR", line)]
+            except (Violation, GuestLost) as error:
+                lines.append(f"{command}: {error}")
+        for task in Path(f"/proc/{self.tool.pid()}/task").iterdir():
+            stack = ((task / "stack").read_text().split("\n") + [""])[0]
+            ticks = (task / "stat").read_text().rpartition(")")[2].split()[11:13]
+            lines.append(f"{(task / 'comm').read_text().strip()}: {'+'.join(ticks)} ticks, {stack}")
+        for command in ("cat /proc/interrupts", "ip -s link show $i", "ps"):
+            try:
+                lines += self.ask(FIND_INTERFACE + command, 20)[1].splitlines()
+            except NO_ANSWER as error:
+                lines.append(f"{command}: {error}")
+        return lines
+
     def agrees(self, command):
         """Whether a command succeeds in it, though it may be starting just now."""
         self.check_alive()

@@ -24,11 +24,13 @@
 #define BURST_MAX	64u
 #define ANSWER_EVERY	16u	/* packets; a sender's window is larger */
 #define SOCKET_BYTES	(32 << 20)
+#define SEND_TIMEOUT_S	120	/* for one burst, also where all takes longer; then the queue is stuck */
 #define STREAM_SHIFT	40	/* above a packet's number: its stream's */
 
 static int open_interface(const char *ifname, uint8_t *mac)
 {
 	struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(PROBE_ETHERTYPE) };
+	struct timeval timeout = { .tv_sec = SEND_TIMEOUT_S };
 	struct ifreq ifr = { 0 };
 	int size = SOCKET_BYTES;
 	int fd = socket(AF_PACKET, SOCK_RAW, 0);
@@ -43,6 +45,7 @@ static int open_interface(const char *ifname, uint8_t *mac)
 		return -1;
 	memcpy(mac, ifr.ifr_hwaddr.sa_data, 6);
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 	return bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -1 : fd;
 }
 
@@ -134,6 +137,8 @@ int numbered_send(const struct options *o)
 			pace(start, sent, o->rate_pps);
 		if (o->window)
 			answered = wait_for_window(fd, sent, answered, o);
+		uint64_t stuck_ns = now_ns() + SEND_TIMEOUT_S * 1000000000ull;
+
 		while (done < n) {
 			int ret = sendmmsg(fd, msgs + done, n - done, 0);
 
@@ -142,6 +147,11 @@ int numbered_send(const struct options *o)
 			} else if (errno == ENOBUFS || errno == EAGAIN || errno == EINTR) {
 				/* The device's queue is full; what was not sent is sent again. */
 				retries++;
+				if (now_ns() >= stuck_ns) {
+					fprintf(stderr, "traffic: nothing can be sent any more after %llu packets\n",
+						(unsigned long long)(sent + done));
+					return 1;
+				}
 				usleep(100);
 			} else {
 				perror("send");
