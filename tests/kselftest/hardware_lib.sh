@@ -45,12 +45,12 @@ rounds_beyond() {
 # goes_on NAME...: each of the clients begins another round from now on, and ends it.
 goes_on() {
 	local name
-	local -A before=()
+	local -A rounds_of=()
 	for name; do
-		before[$name]=$(client_says "$name" rounds)
+		rounds_of[$name]=$(client_says "$name" rounds)
 	done
 	for name; do
-		wait_for 30 rounds_beyond "$name" "${before[$name]:-0}" 1 || return
+		wait_for 30 rounds_beyond "$name" "${rounds_of[$name]:-0}" 1 || return
 	done
 }
 
