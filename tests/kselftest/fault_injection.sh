@@ -89,13 +89,20 @@ sweep_check() {
 	if ((status == 0)); then pass "$name"; else fail "$name"; fi
 }
 
+# The debug kernel lets go of a driver's name seconds after it could not be registered.
+name_is_free() {
+	! compgen -G "$1"
+}
+
 unloaded() {
-	[[ ! -e /sys/module/sluice ]] || rmmod sluice
+	[[ ! -e /sys/module/sluice ]] || rmmod sluice || return
+	wait_for 20 name_is_free /sys/bus/pci/drivers/sluice
 }
 
 unbound() {
 	[[ $(driver_of) != sluice ]] || echo "$NIC" >/sys/bus/pci/drivers/sluice/unbind
-	[[ ! -e $TYPE_DIR && $(</sys/module/sluice/refcnt) == 0 ]]
+	[[ ! -e $TYPE_DIR && $(</sys/module/sluice/refcnt) == 0 ]] || return
+	wait_for 20 name_is_free "/sys/bus/mdev/drivers/sluice-*"
 }
 
 no_slices() {
