@@ -126,11 +126,11 @@ impl Pins {
         Some(self.retry_ns.xchg(0, Relaxed)).filter(|at| *at != 0)
     }
 
-    /// Waits, a second at most, until VFIO can be asked again. That it has been asked in vain by the
-    /// slice's last owner is not to keep pages from the next one (invariant 8).
+    /// Waits, a second at most, until no refusal of VFIO's counts any more: what it has refused the
+    /// slice's last owner is not to keep pages from the next one (invariant 8). May sleep.
     pub(crate) fn wait_for_limit(&self) {
         let now_ns = now_ns();
-        let until_ns = self.limit.lock().exhausted_until_ns(now_ns);
+        let until_ns = self.limit.lock().counts_until_ns(now_ns);
         if let Some(until_ns) = until_ns {
             let left_ns = until_ns.saturating_sub(now_ns);
             fsleep(Delta::from_nanos(i64::try_from(left_ns).unwrap_or(0)));

@@ -371,11 +371,11 @@ impl Operations for SliceDev {
     const NAME: &'static CStr = c"sluice";
 
     fn open(this: ArcBorrow<'_, Self>, container: Container) -> Result {
+        this.pins.wait_for_limit();
+        this.pins.fence.wait()?;
         if this.nic.is_leaving() {
             return Err(ENODEV);
         }
-        this.pins.fence.wait()?;
-        this.pins.wait_for_limit();
         let helper = Thread::run(c"sluice-pin", Arc::<Self>::from(this))?;
         let mut state = this.enter();
         this.begin(&mut state, container)?;

@@ -71,9 +71,9 @@ impl Memlock {
             .map(|refusals| refusals.since_ns.saturating_add(WINDOW_NS))
     }
 
-    /// Until when [`Self::is_exhausted`] says so, if it does.
-    pub fn exhausted_until_ns(&self, now_ns: u64) -> Option<u64> {
-        self.forgotten_ns().filter(|_| self.is_exhausted(now_ns))
+    /// Until when VFIO's last word counts, if it still does.
+    pub fn counts_until_ns(&self, now_ns: u64) -> Option<u64> {
+        self.forgotten_ns().filter(|at_ns| *at_ns > now_ns)
     }
 
     /// What is left of it for another limit, or another count of pages: how often VFIO has been asked in vain.
@@ -158,16 +158,19 @@ mod tests {
     #[test]
     fn the_next_owner_need_not_be_refused_unheard() {
         let mut limit = Memlock::new();
+        assert_eq!(limit.for_another().counts_until_ns(5), None);
         for refusal in 0..REFUSALS_MAX {
-            assert_eq!(limit.for_another().exhausted_until_ns(9), None);
             limit.refused(100 - refusal, 1, 7 + u64::from(refusal));
+            let limit = limit.for_another();
+            // Also where less is refused unheard: granules, or pages after one refusal more.
+            assert_eq!(limit.counts_until_ns(20), Some(7 + WINDOW_NS));
+            assert_eq!(limit.counts_until_ns(7 + WINDOW_NS), None);
         }
         let limit = limit.for_another();
-        let until_ns = limit.exhausted_until_ns(20).unwrap();
-        assert_eq!(until_ns, 7 + WINDOW_NS);
-        assert!(limit.is_reached(0, 1, until_ns - 1));
-        assert!(!limit.is_reached(0, 1, until_ns));
-        assert_eq!(limit.exhausted_until_ns(until_ns), None);
+        for more in [1, 512] {
+            assert!(limit.is_reached(0, more, 6 + WINDOW_NS));
+            assert!(!limit.is_reached(0, more, 7 + WINDOW_NS));
+        }
     }
 
     /// A line in the log is a line in the log, whoever asked.
