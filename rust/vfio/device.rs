@@ -381,13 +381,11 @@ impl Operations for SliceDev {
         this.begin(&mut state, container)?;
         this.irqs.set_helper(helper.task().clone());
         state.leaked_before = state.slice.map_stats().leaked;
+        // Whoever wanted help before finds nobody to wake.
+        helper.task().wake_up();
         state.helper = Some(helper);
         // A change after it was looked at, and before this is attached, is nobody else's to tell.
         this.link_pending.store(true, Relaxed);
-        // Whoever wanted help before that found nobody to wake.
-        if let Some(helper) = &state.helper {
-            helper.task().wake_up();
-        }
         this.nic.attach(this.pool, Arc::<Self>::from(this));
         // Those that were attached when the NIC was lost have been told; from here on this is one.
         if this.nic.is_lost() {
