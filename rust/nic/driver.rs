@@ -166,9 +166,10 @@ impl<F: Frontend> pci::Driver for Driver<F> {
     fn unbind<'bound>(pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
         let running = this.running.lock().take();
         if let Some(running) = &running {
-            // All slices learn of it now, whichever VMM is waited for first: that the card is gone, or at
-            // the first request that it is wanted back.
+            // All slices learn of it now, whichever VMM is waited for first: that the card is wanted back,
+            // or gone.
             running.nic.leave();
+            running.nic.ask();
             running.nic.look();
         }
         drop(running);

@@ -77,8 +77,8 @@ const TX_ORDER: u32 = 10;
 /// log2 of the descriptors in a receive shadow ring.
 const RX_ORDER: u32 = 9;
 
-/// How long the VMMs of a card that is wanted back have before its hardware is taken from them:
-/// until the third time that VFIO asks, every ten seconds.
+/// How long the VMMs of a card that is wanted back have before its hardware is taken from them, by
+/// whichever of them VFIO asks next, every ten seconds.
 const PATIENCE_NS: u64 = 15_000_000_000;
 
 /// The shadow rings of one pool. They stay with the NIC; owners come and go.
@@ -244,6 +244,11 @@ impl Nic {
         // Also from those that were opened just before.
         self.mailbox.withdraw();
         !self.taken.xchg(true, Relaxed)
+    }
+
+    /// Whether the hardware was taken from all slices.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken.load(Relaxed)
     }
 
     /// Polls `target` from now on whenever something happens to `pool`.

@@ -471,7 +471,7 @@ impl Operations for SliceDev {
         }
         if count == LAST_REQUEST {
             // Only the open file is left to wait for.
-            if !all {
+            if !(all && self.nic.is_taken()) {
                 dev_warn!(self.dev, "taking the hardware away\n");
             }
             self.withdraw();
