@@ -193,8 +193,8 @@ int sluice_dma_mapping_error(struct device *dev, u64 bus)
 bool sluice_dma_need_sync(struct device *dev, u64 bus)
 {
 #ifdef DMA_ATTR_REQUIRE_COHERENT
-	/* Xen's mapping does not know that word: dom0 is refused, as before there was one. */
-	return xen_pv_domain() && dma_need_sync(dev, bus);
+	/* Xen's own mappings do not know that word. */
+	return xen_domain() && dma_need_sync(dev, bus);
 #else
 	return dma_need_sync(dev, bus);
 #endif
