@@ -51,8 +51,7 @@ require_cache() {
 }
 
 # emulator_died STATUS DIR: of a tools/vm with --out DIR. QEMU is gone, or stands
-# still and does not answer on its own monitor either, though the kernel neither
-# panicked nor warned. Nested virtualisation under emulation does that now and then;
+# still (see tools/lib/ask-why), though the kernel neither panicked nor warned. Nested virtualisation under emulation does that now and then;
 # a fault of ours would do it again, so who asks tries again, a few times.
 emulator_died() {
 	[[ $1 == 125 || $1 == 126 ]] && ! grep -qE 'Kernel panic|BUG:|kernel BUG|Oops|WARNING:|UBSAN|stall' "$2/serial.log"
