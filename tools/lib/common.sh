@@ -51,11 +51,13 @@ require_cache() {
 }
 
 # emulator_died STATUS DIR: of a tools/vm with --out DIR. QEMU is gone, or stands
-# still (see tools/lib/ask-why), though the kernel neither panicked nor warned. Nested virtualisation under emulation does that now and then;
-# a fault of ours would do it again, so who asks tries again, a few times.
+# still (see tools/lib/ask-why), though the kernel neither panicked nor warned.
+# Nested virtualisation under emulation does that now and then; a fault of ours
+# would do it again, so who asks tries again, a few times.
 emulator_died() {
-	[[ $1 == 125 || $1 == 126 ]] && ! grep -qE 'Kernel panic|BUG:|kernel BUG|Oops|WARNING:|UBSAN|stall' "$2/serial.log"
+	[[ $1 == 125 || $1 == 126 ]] && ! grep -qE "$COMPLAINTS" "$2/serial.log"
 }
+COMPLAINTS='Kernel panic|BUG:|kernel BUG|Oops|WARNING:|UBSAN|stall'
 
 # Contents of what goes into an initrd; part of the image's name, so that
 # checkouts with different contents can share one cache.
