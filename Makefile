@@ -32,7 +32,7 @@ demo: setup-quiet ## two guests talk to each other and to the wire through slice
 	@tools/demo
 
 test: ## all tests; ends with "N passed, N failed"
-	@tests/run core vm
+	@tests/run self core vm
 
 test-core: ## only the pure crate's, with cargo
 	@tests/run core
